@@ -1,0 +1,156 @@
+#!/usr/bin/env bash
+# Sets up, builds, trains, tests. Running it again does no work twice.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+  cat <<'TEXT'
+usage: bash build.sh [COMMAND]
+
+  (none)  first light: set up, train a short schedule, export, build the C++ side, reconstruct
+          64 test digits with both, compare layer by layer, and say where the pictures are
+  test    set up what is missing, then run pytest and ctest
+  train   the full schedule of the mnist preset, 100 epochs; goes on where it was stopped.
+          Flags of 'vqvae-gluon train' may follow
+  cpp     build the C++ side alone
+  lint    ruff, mypy, clang-format and clang-tidy
+  setup   the environment alone
+
+Environment: PYTHON, the interpreter to use (3.9 to 3.12; default: the first that is found)
+TEXT
+}
+
+readonly VENV=.venv
+readonly CPP=cpp_bindings
+readonly OUT=build/first-light
+readonly DIGITS=pretrained/mnist/digits
+
+say() { printf '\n== %s\n' "$*" >&2; }
+die() { printf 'build.sh: error: %s\n' "$*" >&2; exit 1; }
+
+# Install Debian packages if that is possible, else say what is wanted.
+install_packages() {
+  if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+    say "Installing $*"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -qq && apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  else
+    die "missing packages: run 'sudo apt-get install $*' (or what your system calls them), then this again"
+  fi
+}
+
+find_python() {
+  local name
+  for name in ${PYTHON:-python3 python3.12 python3.11 python3.10 python3.9}; do
+    if "$name" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 13))' 2>/dev/null; then
+      echo "$name"
+      return
+    fi
+  done
+  die "no Python 3.9 to 3.12 was found; install one, or set PYTHON to it"
+}
+
+# The virtual environment with the package and the extras named, at the versions of constraints.txt.
+setup_python() {
+  local extras=$1 python stamp
+  if [ ! -x "$VENV/bin/python" ]; then
+    python=$(find_python)
+    "$python" -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
+    say "Making $VENV with $("$python" --version)"
+    rm -rf "$VENV"
+    "$python" -m venv "$VENV"
+  fi
+  stamp="$VENV/.installed-$extras-$(cat setup.py constraints.txt | sha256sum | cut -c1-16)"
+  if [ ! -e "$stamp" ]; then
+    say "Installing the Python side ($extras)"
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+      --editable ".[$extras]"
+    touch "$stamp"
+  fi
+}
+
+# The compiler and the libraries of the C++ side.
+setup_cpp() {
+  local missing=() pair
+  command -v c++ >/dev/null || missing+=(g++)
+  command -v cmake >/dev/null || missing+=(cmake)
+  command -v ninja >/dev/null || command -v make >/dev/null || missing+=(ninja-build)
+  for pair in png.h:libpng-dev turbojpeg.h:libturbojpeg0-dev openssl/evp.h:libssl-dev \
+    nlohmann/json.hpp:nlohmann-json3-dev CLI/CLI.hpp:libcli11-dev doctest/doctest.h:doctest-dev; do
+    if ! command -v c++ >/dev/null || ! echo "#include <${pair%%:*}>" | c++ -E -x c++ - >/dev/null 2>&1; then
+      missing+=("${pair##*:}")
+    fi
+  done
+  [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
+}
+
+build_cpp() {
+  setup_cpp
+  if [ ! -e "$CPP/build/CMakeCache.txt" ]; then
+    say "Building the C++ side"
+    cmake -S "$CPP" -B "$CPP/build" $(command -v ninja >/dev/null && echo -G Ninja) \
+      -DPython3_EXECUTABLE="$PWD/$VENV/bin/python" >/dev/null
+  fi
+  cmake --build "$CPP/build" --parallel "$(nproc)" >&2
+}
+
+first_light() {
+  local run="$OUT/run" bundle="$OUT/bundle" digits=("$DIGITS"/*.png)
+  setup_python test
+  build_cpp
+  say "Training for one epoch, one to two minutes ($run)"
+  "$VENV/bin/vqvae-gluon" train --preset mnist --output "$run" \
+    --epochs 1 --batch-size 128 --learning-rate 1e-3 --reconstruction-weight 1
+  if [ ! "$bundle/manifest.json" -nt "$run/best.npz" ]; then
+    "$VENV/bin/vqvae-gluon" export "$run" --output "$bundle"
+  fi
+  say "Reconstructing ${#digits[@]} test digits in Python and in C++"
+  "$VENV/bin/vqvae-gluon" reconstruct "$bundle" "${digits[@]}" --output "$OUT/python" >/dev/null
+  "$CPP/build/reconstruct" --bundle "$bundle" --output "$OUT/cpp" "${digits[@]}" >/dev/null
+  say "Comparing the two, layer by layer"
+  "$VENV/bin/vqvae-gluon" parity "$bundle" --candidate cpp --data "$DIGITS" --html "$OUT/report"
+  cat >&2 <<TEXT
+
+pictures  $OUT/report/overview.png (both sides and their codes), $OUT/report/index.html (the report)
+          $OUT/python/ and $OUT/cpp/ (each digit), $run/reconstructions/ and $run/losses.png (the training)
+TEXT
+}
+
+run_tests() {
+  setup_python test
+  build_cpp
+  say "pytest parity_tests"
+  "$VENV/bin/python" -m pytest parity_tests "$@"
+  say "ctest"
+  ctest --test-dir "$CPP/build" --output-on-failure
+}
+
+train() {
+  setup_python test
+  "$VENV/bin/vqvae-gluon" train --preset mnist --output runs/mnist "$@"
+}
+
+lint() {
+  local sources
+  setup_python dev
+  build_cpp
+  mapfile -t sources < <(find "$CPP"/include "$CPP"/src "$CPP"/tools "$CPP"/tests -name '*.hpp' -o -name '*.cc')
+  "$VENV/bin/ruff" check .
+  "$VENV/bin/ruff" format --check .
+  "$VENV/bin/mypy"
+  "$VENV/bin/clang-format" --dry-run --Werror "${sources[@]}"
+  printf '%s\n' "${sources[@]}" | grep '\.cc$' |
+    xargs -P "$(nproc)" -n 2 "$VENV/bin/clang-tidy" --quiet -p "$CPP/build" --warnings-as-errors='*'
+  say "lint: clean"
+}
+
+case "${1:-}" in
+  "") first_light ;;
+  test) run_tests "${@:2}" ;;
+  train) train "${@:2}" ;;
+  cpp) setup_python test && build_cpp ;;
+  lint) lint ;;
+  setup) setup_python test && setup_cpp ;;
+  -h | --help | help) usage ;;
+  *) usage >&2; exit 2 ;;
+esac

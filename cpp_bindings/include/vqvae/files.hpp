@@ -1,0 +1,27 @@
+// Files that are whole or absent, and their digests.
+#ifndef VQVAE_FILES_HPP_
+#define VQVAE_FILES_HPP_
+
+#include <cstddef>
+#include <filesystem>
+#include <string>
+
+#include "vqvae/tensor.hpp"
+
+namespace vqvae {
+
+// The bytes of a file. Throws InputError if it is missing or longer than the limit.
+Bytes read_file(const std::filesystem::path& path, std::size_t limit);
+
+// Write to a temporary name, fsync, rename: the file appears whole or not at all. Throws RuntimeFailure.
+void write_file(const std::filesystem::path& path, const Bytes& bytes);
+
+// Make a directory and those above it. Throws RuntimeFailure.
+void make_directory(const std::filesystem::path& path);
+
+// Hexadecimal SHA-256.
+std::string sha256(const Bytes& bytes);
+
+}  // namespace vqvae
+
+#endif  // VQVAE_FILES_HPP_

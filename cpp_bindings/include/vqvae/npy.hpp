@@ -1,0 +1,18 @@
+// NumPy's .npy format, version 1.0, C order.
+#ifndef VQVAE_NPY_HPP_
+#define VQVAE_NPY_HPP_
+
+#include <filesystem>
+
+#include "vqvae/tensor.hpp"
+
+namespace vqvae {
+
+// Throws InputError if the file is missing, damaged, or not a C-ordered array of one of our types.
+Tensor read_npy(const std::filesystem::path& path);
+
+Bytes npy_bytes(const Tensor& tensor);
+
+}  // namespace vqvae
+
+#endif  // VQVAE_NPY_HPP_

@@ -1,0 +1,50 @@
+// A bundle, ready to encode and decode.
+#ifndef VQVAE_PREDICTOR_HPP_
+#define VQVAE_PREDICTOR_HPP_
+
+#include <cstdint>
+
+#include "vqvae/bundle.hpp"
+#include "vqvae/network.hpp"
+#include "vqvae/tensor.hpp"
+#include "vqvae/trace.hpp"
+
+namespace vqvae {
+
+// Move-only. One thread at a time may use a predictor.
+class Predictor {
+ public:
+  // Throws InputError if the files of the bundle do not fit together.
+  explicit Predictor(const Bundle& bundle);
+
+  // Channels of an image: 1 or 3.
+  std::int64_t channels() const { return channels_; }
+
+  // uint8 (N, H, W, C) to codes int32 (N, h, w). Throws InputError if the number of channels is wrong or the stride
+  // does not divide the sides.
+  Tensor encode(const Tensor& images);
+
+  // Codes int32 (N, h, w) to a reconstruction float32 (N, C, H, W), 0..255. Throws InputError if these are no codes of
+  // this network.
+  Tensor decode(const Tensor& codes);
+
+  // uint8 (N, H, W, C) to uint8 (N, H, W, C).
+  Tensor reconstruct(const Tensor& images);
+
+  // The same, and record the way there: the images, every node of both graphs, and the results of the graphs as they
+  // are run without taps.
+  Tensor reconstruct(const Tensor& images, TraceWriter* trace);
+
+ private:
+  void check_images(const Tensor& images) const;
+
+  std::int64_t channels_;
+  std::int64_t stride_;
+  std::int64_t num_embeddings_;
+  Network encoder_;
+  Network decoder_;
+};
+
+}  // namespace vqvae
+
+#endif  // VQVAE_PREDICTOR_HPP_

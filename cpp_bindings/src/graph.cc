@@ -1,0 +1,73 @@
+#include "vqvae/graph.hpp"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "vqvae/error.hpp"
+
+namespace vqvae {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr std::size_t kMaxNodes = 1000000;
+
+class Unsound : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+// A reference is [node, output, version], the version left out in old files.
+void check_reference(const Json& reference, std::size_t limit) {
+  const bool whole = reference.is_array() && (reference.size() == 2 || reference.size() == 3) &&
+                     std::all_of(reference.begin(), reference.end(), [](const Json& v) { return v.is_number_unsigned(); });
+  if (!whole) throw Unsound("a reference is no [node, output, version]");
+  if (reference[0].get<std::uint64_t>() >= limit) {
+    throw Unsound("a reference to node " + reference[0].dump() + " where there are " + std::to_string(limit));
+  }
+}
+
+std::map<std::string, std::string> check_nodes(const Json& document) {
+  const Json& nodes = document.at("nodes");
+  if (!nodes.is_array() || nodes.empty() || nodes.size() > kMaxNodes) {
+    throw Unsound("its list of nodes is empty or too long");
+  }
+  std::map<std::string, std::string> operators;
+  std::vector<std::size_t> variables;
+  for (std::size_t i = 0; i < nodes.size(); ++i) {
+    for (const Json& reference : nodes[i].at("inputs")) check_reference(reference, i);
+    const auto name = nodes[i].at("name").get<std::string>();
+    const auto op = nodes[i].at("op").get<std::string>();
+    if (op == "null") {
+      if (!nodes[i].at("inputs").empty()) throw Unsound("the variable " + name + " has inputs");
+      variables.push_back(i);
+    }
+    if (!operators.emplace(name, op).second) throw Unsound("two nodes have one name");
+  }
+  auto arguments = document.at("arg_nodes").get<std::vector<std::size_t>>();
+  std::sort(arguments.begin(), arguments.end());
+  if (arguments != variables) throw Unsound("arg_nodes are not its variables");
+  if (document.at("heads").empty()) throw Unsound("it has no output");
+  for (const Json& reference : document.at("heads")) check_reference(reference, nodes.size());
+  return operators;
+}
+
+}  // namespace
+
+Graph parse_graph(const Bytes& bytes, const std::string& name) {
+  Graph graph{name, std::string(bytes.begin(), bytes.end()), {}};
+  try {
+    graph.operators = check_nodes(Json::parse(graph.json));
+  } catch (const Json::parse_error&) {
+    throw InputError(name, "is not JSON; export the network again");
+  } catch (const Json::exception& error) {
+    throw InputError(name, std::string("is not a sound MXNet graph (") + error.what() + "); export the network again");
+  } catch (const Unsound& error) {
+    throw InputError(name, std::string("is not a sound MXNet graph (") + error.what() + "); export the network again");
+  }
+  return graph;
+}
+
+}  // namespace vqvae

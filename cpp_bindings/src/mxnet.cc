@@ -1,0 +1,107 @@
+#include "mxnet.hpp"
+
+#include <dlfcn.h>
+#include <sched.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <sstream>
+#include <string>
+
+#include "vqvae/error.hpp"
+
+namespace vqvae::mxnet {
+namespace {
+
+constexpr int kCpu = 1;
+constexpr const char* kLibrary = "libmxnet.so";
+constexpr const char* kPathVariable = "MXNET_LIBRARY_PATH";
+
+std::string library_path() {
+  if (const char* given = std::getenv(kPathVariable); given != nullptr && *given != '\0') {
+    const std::filesystem::path path(given);
+    std::error_code error;
+    return (std::filesystem::is_directory(path, error) ? path / kLibrary : path).string();
+  }
+  std::error_code error;
+  return std::filesystem::exists(VQVAE_MXNET_LIBRARY, error) ? VQVAE_MXNET_LIBRARY : kLibrary;
+}
+
+void use_all_processors() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) {
+    constexpr int kKeepWhatIsSet = 0;
+    setenv("OMP_NUM_THREADS", std::to_string(CPU_COUNT(&set)).c_str(), kKeepWhatIsSet);
+  }
+}
+
+template <typename Function>
+void resolve(void* library, const char* name, Function* function) {
+  *function = reinterpret_cast<Function>(dlsym(library, name));
+  if (*function == nullptr) throw RuntimeFailure(kLibrary, std::string("has no function ") + name + "; use MXNet 1.9.1");
+}
+
+Api load() {
+  use_all_processors();
+  const std::string path = library_path();
+  void* library = dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
+  if (library == nullptr) {
+    throw RuntimeFailure(kLibrary, std::string("could not be loaded (") + dlerror() + "); set " + kPathVariable +
+                                       " to the file of MXNet 1.9.1");
+  }
+  Api api;
+#define VQVAE_RESOLVE(name) resolve(library, #name, &api.name);
+  VQVAE_MXNET_FUNCTIONS(VQVAE_RESOLVE)
+#undef VQVAE_RESOLVE
+  return api;
+}
+
+// MXNet's messages are a stack trace with the reason at its end.
+std::string last_line(const std::string& message) {
+  std::istringstream lines(message);
+  std::string line;
+  std::string last = "unknown error";
+  while (std::getline(lines, line)) {
+    if (line.find_first_not_of(' ') != std::string::npos) last = line.substr(line.find_first_not_of(' '));
+  }
+  return last;
+}
+
+}  // namespace
+
+const Api& api() {
+  static const Api loaded = load();
+  return loaded;
+}
+
+std::string last_error() { return last_line(api().MXGetLastError()); }
+
+void check(int code, const std::string& what) {
+  if (code != 0) throw RuntimeFailure(what, last_error());
+}
+
+Array to_array(const Tensor& tensor) {
+  const std::vector<std::uint32_t> shape(tensor.shape.begin(), tensor.shape.end());
+  NDArrayHandle handle = nullptr;
+  constexpr int kAllocateNow = 0;
+  check(api().MXNDArrayCreateEx(shape.data(), static_cast<std::uint32_t>(shape.size()), kCpu, 0, kAllocateNow,
+                                static_cast<int>(tensor.dtype), &handle),
+        "array");
+  Array array(handle);
+  check(api().MXNDArraySyncCopyFromCPU(handle, tensor.data.data(), element_count(tensor.shape)), "array");
+  return array;
+}
+
+Tensor to_tensor(NDArrayHandle array, const std::string& what) {
+  int dimensions = 0;
+  const int* extents = nullptr;
+  int dtype = 0;
+  check(api().MXNDArrayGetShapeEx(array, &dimensions, &extents), what);
+  check(api().MXNDArrayGetDType(array, &dtype), what);
+  if (!is_dtype(dtype) || dimensions < 0) throw RuntimeFailure(what, "gave an array of unknown type or shape");
+  Tensor tensor(static_cast<DType>(dtype), Shape(extents, extents + dimensions));
+  check(api().MXNDArraySyncCopyToCPU(array, tensor.data.data(), element_count(tensor.shape)), what);
+  return tensor;
+}
+
+}  // namespace vqvae::mxnet

@@ -1,0 +1,86 @@
+// MXNet's C API: loaded at run time, with handles that free themselves and errors that throw.
+//
+// The library is opened by us, not by the dynamic linker, because it reads OMP_NUM_THREADS once, when it is loaded, and
+// would leave half of the processors idle (docs/architecture.md, "All processors").
+#ifndef VQVAE_SRC_MXNET_HPP_
+#define VQVAE_SRC_MXNET_HPP_
+
+#include <mxnet/c_api.h>
+#include <nnvm/c_api.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "vqvae/tensor.hpp"
+
+namespace vqvae::mxnet {
+
+// The functions in use, by their own names.
+#define VQVAE_MXNET_FUNCTIONS(X) \
+  X(MXGetLastError)              \
+  X(MXSymbolCreateFromJSON)      \
+  X(MXSymbolFree)                \
+  X(MXSymbolListArguments)       \
+  X(MXSymbolListAuxiliaryStates) \
+  X(MXSymbolListOutputs)         \
+  X(MXSymbolGetInternals)        \
+  X(MXSymbolGetOutput)           \
+  X(MXSymbolCreateGroup)         \
+  X(MXSymbolInferShapePartialEx) \
+  X(NNSymbolListInputNames)      \
+  X(MXNDArrayCreateEx)           \
+  X(MXNDArrayFree)               \
+  X(MXNDArraySyncCopyFromCPU)    \
+  X(MXNDArraySyncCopyToCPU)      \
+  X(MXNDArrayGetShapeEx)         \
+  X(MXNDArrayGetDType)           \
+  X(MXCreateCachedOpEx)          \
+  X(MXFreeCachedOp)              \
+  X(MXInvokeCachedOpEx)
+
+struct Api {
+#define VQVAE_DECLARE(name) decltype(&::name) name = nullptr;
+  VQVAE_MXNET_FUNCTIONS(VQVAE_DECLARE)
+#undef VQVAE_DECLARE
+};
+
+// The library: $MXNET_LIBRARY_PATH (a file or its directory), else the one found when this was built, else the dynamic
+// linker's. Unless OMP_NUM_THREADS is set, it is set to the number of processors this process may run on. The first
+// call loads it; it may come from any one thread. Throws RuntimeFailure.
+const Api& api();
+
+// The reason that the last failed call gave.
+std::string last_error();
+
+// Turn a return code into an exception. `what` is the file or thing that is being worked on.
+void check(int code, const std::string& what);
+
+struct SymbolDeleter {
+  void operator()(void* handle) const { api().MXSymbolFree(handle); }
+};
+struct ArrayDeleter {
+  void operator()(void* handle) const { api().MXNDArrayFree(handle); }
+};
+struct CachedOpDeleter {
+  void operator()(void* handle) const { api().MXFreeCachedOp(handle); }
+};
+using Symbol = std::unique_ptr<void, SymbolDeleter>;
+using Array = std::unique_ptr<void, ArrayDeleter>;
+using CachedOp = std::unique_ptr<void, CachedOpDeleter>;
+
+Array to_array(const Tensor& tensor);
+Tensor to_tensor(NDArrayHandle array, const std::string& what);
+
+// The names that one of the API's listing functions gives for a symbol.
+template <typename Function>
+std::vector<std::string> names(Function list, SymbolHandle symbol, const std::string& what) {
+  std::uint32_t size = 0;
+  const char** strings = nullptr;
+  check(list(symbol, &size, &strings), what);
+  return std::vector<std::string>(strings, strings + size);
+}
+
+}  // namespace vqvae::mxnet
+
+#endif  // VQVAE_SRC_MXNET_HPP_

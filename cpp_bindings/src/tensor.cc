@@ -1,0 +1,79 @@
+#include "vqvae/tensor.hpp"
+
+#include <array>
+#include <utility>
+
+namespace vqvae {
+namespace {
+
+struct Type {
+  std::size_t size;
+  const char* name;
+  const char* descr;
+};
+
+// In the order of DType.
+constexpr std::array<Type, 8> kTypes = {{{4, "float32", "<f4"},
+                                         {8, "float64", "<f8"},
+                                         {2, "float16", "<f2"},
+                                         {1, "uint8", "|u1"},
+                                         {4, "int32", "<i4"},
+                                         {1, "int8", "|i1"},
+                                         {8, "int64", "<i8"},
+                                         {1, "bool", "|b1"}}};
+
+const Type& type_of(DType dtype) { return kTypes.at(static_cast<std::size_t>(dtype)); }
+
+}  // namespace
+
+bool is_dtype(int flag) { return flag >= 0 && flag < static_cast<int>(kTypes.size()); }
+std::size_t item_size(DType dtype) { return type_of(dtype).size; }
+const char* dtype_name(DType dtype) { return type_of(dtype).name; }
+const char* npy_descr(DType dtype) { return type_of(dtype).descr; }
+
+bool dtype_from_npy(const std::string& descr, DType* dtype) {
+  for (std::size_t i = 0; i < kTypes.size(); ++i) {
+    if (descr == kTypes[i].descr) {
+      *dtype = static_cast<DType>(i);
+      return true;
+    }
+  }
+  return false;
+}
+
+std::size_t element_count(const Shape& shape) {
+  std::size_t count = 1;
+  for (const std::int64_t extent : shape) count *= static_cast<std::size_t>(extent);
+  return count;
+}
+
+std::string to_string(const Shape& shape) {
+  std::string text = "(";
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    if (i > 0) text += ", ";
+    text += std::to_string(shape[i]);
+  }
+  return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+Tensor::Tensor(DType type, Shape extents) : dtype(type), shape(std::move(extents)) {
+  data.resize(element_count(shape) * item_size(dtype));
+}
+
+void append(Tensor* tensor, const Tensor& more) {
+  tensor->data.insert(tensor->data.end(), more.data.begin(), more.data.end());
+  tensor->shape[0] += more.shape[0];
+}
+
+Tensor slice(const Tensor& tensor, std::int64_t begin, std::int64_t end) {
+  const std::size_t row = tensor.data.size() / static_cast<std::size_t>(tensor.shape[0]);
+  Tensor part;
+  part.dtype = tensor.dtype;
+  part.shape = tensor.shape;
+  part.shape[0] = end - begin;
+  part.data.assign(tensor.data.begin() + static_cast<std::ptrdiff_t>(row) * begin,
+                   tensor.data.begin() + static_cast<std::ptrdiff_t>(row) * end);
+  return part;
+}
+
+}  // namespace vqvae

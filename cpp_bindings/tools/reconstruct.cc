@@ -1,0 +1,244 @@
+// reconstruct: a bundle and images in, reconstructed images out. Also runs a plain Gluon export on .npy files, to
+// record a trace of it.
+
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <filesystem>
+#include <iostream>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "vqvae/bundle.hpp"
+#include "vqvae/error.hpp"
+#include "vqvae/files.hpp"
+#include "vqvae/image.hpp"
+#include "vqvae/network.hpp"
+#include "vqvae/npy.hpp"
+#include "vqvae/predictor.hpp"
+#include "vqvae/trace.hpp"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::size_t kMaxImageBytes = std::size_t{1} << 30;
+constexpr std::int64_t kBatchSize = 64;
+constexpr const char* kRuntime = "cpp";
+constexpr const char* kExamples =
+    "\nexamples:\n"
+    "  reconstruct --bundle pretrained/mnist digit.png\n"
+    "  reconstruct --bundle pretrained/mnist --output out digits/*.png\n"
+    "  reconstruct --bundle pretrained/mnist --trace trace digits.npy\n"
+    "  reconstruct --symbol net-symbol.json --params net-0000.params --input data=batch.npy --trace trace\n"
+    "\nexit codes: 0 done, 1 failed, 2 usage, 3 a bundle, image or other input was rejected\n";
+
+struct Options {
+  std::string bundle;
+  bool no_verify = false;
+  std::string output = "reconstructions";
+  std::vector<std::string> images;
+  std::string symbol;
+  std::string params;
+  std::vector<std::string> inputs;
+  std::string stage = "graph";
+  std::string trace;
+};
+
+// Images that are run at once, and the files their reconstructions go to.
+struct Batch {
+  vqvae::Tensor images;
+  std::vector<fs::path> outputs;
+};
+
+// A counter on the terminal for work that takes longer than two seconds.
+class Progress {
+ public:
+  void add(std::size_t count) {
+    done_ += count;
+    const auto elapsed = std::chrono::steady_clock::now() - start_;
+    if (isatty(STDERR_FILENO) == 0 || elapsed < std::chrono::seconds(2)) return;
+    std::cerr << "\rreconstruct: " << done_ << " images" << std::flush;
+    shown_ = true;
+  }
+  void finish() const {
+    if (shown_) std::cerr << "\n";
+  }
+
+ private:
+  std::size_t done_ = 0;
+  bool shown_ = false;
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+// The images of one argument: one of a PNG or JPEG file, N of an .npy file.
+vqvae::Tensor read_images(const fs::path& path, std::int64_t channels) {
+  if (path.extension() != ".npy") {
+    return vqvae::decode_image(vqvae::read_file(path, kMaxImageBytes), static_cast<int>(channels), path.string());
+  }
+  vqvae::Tensor images = vqvae::read_npy(path);
+  if (images.shape.size() == 3) images.shape.push_back(1);
+  if (images.dtype != vqvae::DType::kUint8 || images.shape.size() != 4 || images.data.empty()) {
+    throw vqvae::InputError(path.string(), "must hold uint8 images of shape (N, H, W) or (N, H, W, C)");
+  }
+  return images;
+}
+
+// Where the reconstructions of an argument go: <name>.png, or <name>-<number>.png for each image of an .npy file.
+std::vector<fs::path> output_paths(const Options& options, const fs::path& image, std::int64_t count) {
+  const std::string stem = (fs::path(options.output) / image.stem()).string();
+  if (image.extension() != ".npy") return {stem + ".png"};
+  std::vector<fs::path> paths;
+  for (std::int64_t i = 0; i < count; ++i) {
+    const std::string number = std::to_string(i);
+    paths.emplace_back(stem + "-" + std::string(5 - std::min<std::size_t>(5, number.size()), '0') + number + ".png");
+  }
+  return paths;
+}
+
+bool same_size(const vqvae::Tensor& a, const vqvae::Tensor& b) {
+  return std::equal(a.shape.begin() + 1, a.shape.end(), b.shape.begin() + 1, b.shape.end());
+}
+
+class Reconstruction {
+ public:
+  explicit Reconstruction(const Options& options)
+      : options_(options), predictor_(vqvae::read_bundle(options.bundle, !options.no_verify)) {}
+
+  void run() {
+    vqvae::make_directory(options_.output);
+    for (const std::string& name : options_.images) {
+      vqvae::Tensor images = read_images(name, predictor_.channels());
+      const std::vector<fs::path> outputs = output_paths(options_, name, images.shape[0]);
+      const bool fits = batch_.outputs.empty() || same_size(batch_.images, images);
+      const bool full = batch_.outputs.size() >= static_cast<std::size_t>(kBatchSize);
+      if (!options_.trace.empty() && !fits) {
+        throw vqvae::InputError(name, "is not of the size of the images before it; a trace is of one batch");
+      }
+      if (!fits || (full && options_.trace.empty())) flush();
+      if (batch_.outputs.empty()) {
+        batch_.images = std::move(images);
+      } else {
+        vqvae::append(&batch_.images, images);
+      }
+      batch_.outputs.insert(batch_.outputs.end(), outputs.begin(), outputs.end());
+    }
+    flush();
+    progress_.finish();
+  }
+
+ private:
+  void flush() {
+    if (options_.trace.empty()) {
+      const std::int64_t count = batch_.images.shape[0];
+      for (std::int64_t begin = 0; begin < count; begin += kBatchSize) {
+        const std::int64_t end = std::min(begin + kBatchSize, count);
+        write(predictor_.reconstruct(vqvae::slice(batch_.images, begin, end)), begin);
+      }
+    } else {
+      vqvae::TraceWriter trace(options_.trace, kRuntime);
+      write(predictor_.reconstruct(batch_.images, &trace), 0);
+      trace.close();
+    }
+    batch_ = {};
+  }
+
+  void write(const vqvae::Tensor& images, std::int64_t offset) {
+    for (std::int64_t i = 0; i < images.shape[0]; ++i) {
+      const fs::path& path = batch_.outputs[static_cast<std::size_t>(offset + i)];
+      vqvae::write_file(path, vqvae::encode_png(images, i));
+      std::cout << path.string() << "\n";
+    }
+    progress_.add(static_cast<std::size_t>(images.shape[0]));
+  }
+
+  const Options& options_;
+  vqvae::Predictor predictor_;
+  Batch batch_;
+  Progress progress_;
+};
+
+void trace_export(const Options& options) {
+  vqvae::Inputs inputs;
+  std::vector<std::string> names;
+  for (const std::string& input : options.inputs) {
+    const std::size_t equals = input.find('=');
+    if (equals == std::string::npos) throw vqvae::UsageError("--input", "takes NAME=FILE.npy, not " + input);
+    names.push_back(input.substr(0, equals));
+    inputs[names.back()] = vqvae::read_npy(input.substr(equals + 1));
+  }
+  vqvae::Network network(vqvae::read_export(options.symbol, options.params), names);
+  vqvae::TraceWriter trace(options.trace, kRuntime);
+  for (const std::string& name : names) trace.add(options.stage, name, "input", inputs[name]);
+  for (const vqvae::Tap& tap : network.taps(inputs)) trace.add(options.stage, tap.name, tap.op, tap.value);
+  trace.close();
+}
+
+void check_options(const Options& options) {
+  const bool plain = !options.symbol.empty() || !options.params.empty() || !options.inputs.empty();
+  if (plain == !options.bundle.empty()) {
+    throw vqvae::UsageError("options", "give --bundle and images, or --symbol, --params, --input and --trace");
+  }
+  if (plain) {
+    if (options.symbol.empty() || options.params.empty() || options.inputs.empty() || options.trace.empty()) {
+      throw vqvae::UsageError("options", "a plain export takes --symbol, --params, --input and --trace");
+    }
+    return;
+  }
+  if (options.images.empty()) throw vqvae::UsageError("IMAGE", "at least one is needed");
+  std::set<std::string> stems;
+  for (const std::string& image : options.images) {
+    if (!stems.insert(fs::path(image).stem().string()).second) {
+      throw vqvae::UsageError(image, "another image has the same name, and one would overwrite the other");
+    }
+  }
+}
+
+void add_options(CLI::App* app, Options* options) {
+  app->footer(kExamples);
+  app->set_version_flag("--version", "reconstruct " VQVAE_VERSION);
+  app->add_option("IMAGE", options->images, "PNG or JPEG files, or uint8 .npy files (N, H, W[, C])");
+  app->add_option("--bundle", options->bundle, "directory that 'vqvae-gluon export' wrote");
+  app->add_flag("--no-verify", options->no_verify, "skip the digests and the search for NaN, not the structural checks");
+  app->add_option("--output", options->output, "directory for <image name>.png")->capture_default_str();
+  app->add_option("--trace", options->trace, "directory to record every node's output in");
+  app->add_option("--symbol", options->symbol, "a plain Gluon export: its -symbol.json")->group("Plain exports");
+  app->add_option("--params", options->params, "its .params")->group("Plain exports");
+  app->add_option("--input", options->inputs, "what to feed: NAME=FILE.npy, several times")->group("Plain exports");
+  app->add_option("--stage", options->stage, "what the trace calls the graph")->group("Plain exports")->capture_default_str();
+}
+
+int fail(vqvae::ExitCode code, const std::string& message) {
+  std::cerr << "reconstruct: error: " << message << "\n";
+  return static_cast<int>(code);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  CLI::App app("Reconstruct images through the VQ-VAE of a bundle.", "reconstruct");
+  add_options(&app, &options);
+  try {
+    app.parse(argc, argv);
+    check_options(options);
+    if (options.bundle.empty()) {
+      trace_export(options);
+    } else {
+      Reconstruction(options).run();
+    }
+  } catch (const CLI::Success& success) {
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    return fail(vqvae::ExitCode::kUsage, std::string("options: ") + error.what());
+  } catch (const vqvae::Error& error) {
+    return fail(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(vqvae::ExitCode::kFailed, "memory: there is not enough of it");
+  } catch (const std::exception& error) {
+    return fail(vqvae::ExitCode::kFailed, std::string("internal: ") + error.what());
+  }
+  return 0;
+}

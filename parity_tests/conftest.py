@@ -1,0 +1,67 @@
+"""What the tests share: the real binary, the real bundle, real digits, and the programs as users start them."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vqvae_gluon.artifacts.bundle import GraphFiles, graph_files
+from vqvae_gluon.compat import mx
+from vqvae_gluon.data import load_split
+from vqvae_gluon.runtimes.cpp import find_binary
+
+ROOT = Path(__file__).resolve().parents[1]
+PRETRAINED = ROOT / "pretrained" / "mnist"
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Build the C++ side if it is missing: no test is skipped for want of it."""
+    build = ROOT / "cpp_bindings" / "build"
+    if (build / "reconstruct").exists():
+        return
+    configure = ["cmake", "-S", str(build.parent), "-B", str(build), f"-DPython3_EXECUTABLE={sys.executable}"]
+    try:
+        subprocess.run(configure, check=True)
+        subprocess.run(["cmake", "--build", str(build), "--parallel"], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.exit(f"the C++ side could not be built ({error}); run 'bash build.sh cpp'", returncode=1)
+
+
+def run_cli(*arguments) -> subprocess.CompletedProcess:
+    """Run vqvae-gluon in a process of its own."""
+    command = [sys.executable, "-m", "vqvae_gluon", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def run_reconstruct(*arguments) -> subprocess.CompletedProcess:
+    """Run the C++ binary."""
+    return subprocess.run([find_binary(), *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="session")
+def digits() -> np.ndarray:
+    """The first 1000 test digits, uint8 (1000, 28, 28, 1)."""
+    return load_split("mnist", "test", 1)[:1000]
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A copy of the pretrained bundle, to be altered."""
+    path = tmp_path / "bundle"
+    shutil.copytree(PRETRAINED, path, ignore=shutil.ignore_patterns("*.png", "*.npz", "digits"))
+    return path
+
+
+@pytest.fixture
+def encoder(bundle: Path) -> GraphFiles:
+    return graph_files(bundle, "encoder")
+
+
+def alter_parameters(path: Path, change) -> None:
+    """Rewrite a .params file through MXNet's own functions, after `change` was called with its tensors."""
+    arrays = {name: array.asnumpy() for name, array in mx.nd.load(str(path)).items()}
+    change(arrays)
+    mx.nd.save(str(path), {name: mx.nd.array(array, dtype=array.dtype) for name, array in arrays.items()})

@@ -1,0 +1,38 @@
+"""Metadata of the package. Exact versions of everything that is installed are in constraints.txt."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "vqvae_gluon/__init__.py").read_text(), re.MULTILINE).group(1)
+TEST = ["pytest>=8"]
+
+setup(
+    name="vqvae-gluon",
+    version=VERSION,
+    description="A VQ-VAE in MXNet Gluon, its C++ predictor, and the proof that the two agree",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.9,<3.13",
+    packages=find_packages(include=["vqvae_gluon", "vqvae_gluon.*"]),
+    package_data={"vqvae_gluon.parity": ["templates/*.html"]},
+    install_requires=[
+        "mxnet==1.9.1",
+        "numpy>=1.23,<2",
+        "pillow>=10",
+        "matplotlib>=3.7",
+        "jinja2>=3.1",
+        "platformdirs>=3",
+        "tqdm>=4.64",
+        # MXNet imports distutils, which Python 3.12 dropped.
+        "setuptools; python_version >= '3.12'",
+    ],
+    extras_require={
+        "test": TEST,
+        "dev": [*TEST, "ruff", "mypy", "clang-format", "clang-tidy", "pre-commit"],
+    },
+    entry_points={"console_scripts": ["vqvae-gluon=vqvae_gluon.cli:main"]},
+)

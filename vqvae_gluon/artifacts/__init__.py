@@ -1,0 +1,1 @@
+"""The files that pass between the parts: bundle, graph, parameters, trace."""

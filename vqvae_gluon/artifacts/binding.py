@@ -1,0 +1,125 @@
+"""Whether a parameter file fits a graph: everything bound exactly once, with the right kind, shape and values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from vqvae_gluon.artifacts.bundle import GraphFiles
+from vqvae_gluon.artifacts.graph import read_graph
+from vqvae_gluon.artifacts.parameters import read_parameters
+from vqvae_gluon.compat import mx
+from vqvae_gluon.errors import InputError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        cause: its name, one of a fixed set of words.
+        subject: the parameter, node or file it is about.
+        detail: what is wrong, in a few words.
+        stage: of the bundle, if it is about one.
+    """
+
+    cause: str
+    subject: str
+    detail: str
+    stage: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.cause}: {self.subject}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph and its parameters, read and proved sound each, not yet that they fit.
+
+    Attributes:
+        symbol: MXNet's symbol of the graph.
+        parameters: tensors by full name, ``arg:...`` and ``aux:...``.
+        operators: MXNet's operator of every node, by name, in graph order.
+    """
+
+    files: GraphFiles
+    symbol: "mx.sym.Symbol"
+    parameters: dict[str, np.ndarray]
+    operators: dict[str, str]
+
+    @property
+    def input_names(self) -> list[str]:
+        """Variables that the file has no parameter for: what a caller must feed."""
+        bound = {name[4:] for name in self.parameters}
+        return [name for name in self.symbol.list_inputs() if name not in bound]
+
+
+def read_network(files: GraphFiles) -> Network:
+    """Read a symbol file and its parameters.
+
+    Raises:
+        InputError: a file is missing or not sound.
+    """
+    graph = read_graph(files.symbol)
+    parameters = read_parameters(files.params)
+    try:
+        symbol = mx.sym.load(str(files.symbol))
+    except mx.MXNetError as error:
+        raise InputError(files.symbol, f"is refused by MXNet ({_first_line(error)})") from error
+    return Network(files, symbol, parameters, {node.name: node.operator for node in graph.nodes})
+
+
+def check_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> list[Finding]:
+    """What is wrong between the graph and the parameters when these inputs are fed; empty if nothing is."""
+    symbol = network.symbol
+    arguments = set(symbol.list_arguments())
+    auxiliaries = set(symbol.list_auxiliary_states())
+    findings = []
+    for name in [*symbol.list_arguments(), *symbol.list_auxiliary_states()]:
+        right, wrong = ("arg", "aux") if name in arguments else ("aux", "arg")
+        if name in input_shapes or f"{right}:{name}" in network.parameters:
+            continue
+        if f"{wrong}:{name}" in network.parameters:
+            findings.append(Finding("wrong prefix", name, f"is stored as {wrong}: but the graph takes it as {right}:"))
+        else:
+            findings.append(Finding("parameter missing", name, "the graph takes it, the file does not hold it"))
+    for full_name, values in network.parameters.items():
+        if full_name[4:] not in arguments | auxiliaries:
+            findings.append(
+                Finding("parameter unknown", full_name[4:], "the file holds it, the graph does not take it")
+            )
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            findings.append(Finding("non-finite value", full_name[4:], "holds NaN or infinity"))
+    return findings + _shape_findings(network, input_shapes)
+
+
+def require_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a network whose parameters do not fit.
+
+    Raises:
+        InputError: names the first thing that is wrong.
+    """
+    findings = check_binding(network, input_shapes)
+    if findings:
+        raise InputError(network.files.params, f"{findings[0]}; export the network again")
+
+
+def _shape_findings(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> list[Finding]:
+    symbol = network.symbol
+    known = {name: shape for name, shape in input_shapes.items() if name in symbol.list_inputs()}
+    try:
+        argument_shapes, _, auxiliary_shapes = symbol.infer_shape_partial(**known)
+    except mx.MXNetError as error:
+        return [Finding("shapes do not fit", str(network.files.symbol), _first_line(error))]
+    wanted = dict(zip([f"arg:{name}" for name in symbol.list_arguments()], argument_shapes))
+    wanted.update(zip([f"aux:{name}" for name in symbol.list_auxiliary_states()], auxiliary_shapes))
+    return [
+        Finding("wrong shape", name[4:], f"is {values.shape}, the graph takes {tuple(wanted[name])}")
+        for name, values in network.parameters.items()
+        if wanted.get(name) and 0 not in wanted[name] and tuple(wanted[name]) != values.shape
+    ]
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip() and "Traceback" not in line]
+    return lines[-1].strip() if lines else type(error).__name__

@@ -1,0 +1,139 @@
+"""Bundles: directories with everything a runtime needs (docs/architecture.md, "The bundle")."""
+
+import json
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+from vqvae_gluon.compat import mx
+from vqvae_gluon.config import Config
+from vqvae_gluon.errors import InputError
+from vqvae_gluon.files import digest, move_synced
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+STAGES = ("encoder", "decoder")
+_MAX_MANIFEST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class GraphFiles:
+    """One exported network: Gluon's pair of files."""
+
+    symbol: Path
+    params: Path
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle on disk whose manifest has been read."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def config(self) -> Config:
+        return Config.from_json(self.manifest["config"])
+
+    def graph(self, stage: str) -> GraphFiles:
+        """The files of the ``encoder`` or the ``decoder``."""
+        return graph_files(self.path, stage)
+
+    def damage(self) -> Optional[str]:
+        """What of the files is not as the manifest says: one line naming the file, or None."""
+        for name, wanted in self.manifest["files"].items():
+            path = self.path / name
+            if not path.is_file():
+                return f"{path}: is missing"
+            if digest(path) != wanted["sha256"]:
+                return f"{path}: its SHA-256 is not the manifest's"
+        return None
+
+
+def graph_files(directory: Path, stage: str) -> GraphFiles:
+    """Where a bundle keeps the graph of a stage."""
+    return GraphFiles(Path(directory) / f"{stage}-symbol.json", Path(directory) / f"{stage}-0000.params")
+
+
+def file_names() -> list:
+    """The files of a bundle beside its manifest."""
+    pairs = (graph_files(Path(), stage) for stage in STAGES)
+    return [str(path) for pair in pairs for path in (pair.symbol, pair.params)]
+
+
+def open_bundle(path: Path, verify: bool = True) -> Bundle:
+    """Open a bundle.
+
+    Args:
+        verify: compare every file with its digest in the manifest.
+
+    Raises:
+        InputError: there is no bundle, its manifest is not sound, or a file is not the one the manifest describes.
+    """
+    path = Path(path)
+    manifest_path = path / MANIFEST
+    if not manifest_path.is_file():
+        raise InputError(
+            path, f"is not a bundle: it has no {MANIFEST}; give a directory that 'vqvae-gluon export' wrote"
+        )
+    if manifest_path.stat().st_size > _MAX_MANIFEST_BYTES:
+        raise InputError(manifest_path, "is too large for a manifest; export the network again")
+    try:
+        manifest = json.loads(manifest_path.read_bytes())
+        _check_manifest(manifest)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(manifest_path, f"is not a sound manifest ({error}); export the network again") from error
+    bundle = Bundle(path, manifest)
+    bundle.config  # noqa: B018  (raises if the config is not sound)
+    damage = bundle.damage() if verify else None
+    if damage:
+        file, why = damage.split(": ", 1)
+        raise InputError(file, f"{why}; export the network again, or copy the whole bundle")
+    return bundle
+
+
+def write_bundle(path: Path, graphs: dict[str, Any], description: dict[str, Any]) -> Bundle:
+    """Write a bundle. The manifest goes first and comes last, so that there is a whole bundle or none; other files of
+    the directory are left alone.
+
+    Args:
+        graphs: for each stage its symbol and its parameters by full name (``arg:...``), MXNet's own objects.
+        description: what the manifest says beside the format and the files.
+
+    Raises:
+        InputError: the path is a file.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(path, "is a file; choose another directory")
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path, prefix=".bundle.") as directory:
+        temporary = Path(directory)
+        for stage, (symbol, parameters) in graphs.items():
+            files = graph_files(temporary, stage)
+            symbol.save(str(files.symbol))
+            mx.nd.save(str(files.params), parameters)
+        entries = {
+            name: {"sha256": digest(temporary / name), "bytes": (temporary / name).stat().st_size}
+            for name in file_names()
+        }
+        manifest = {"format": FORMAT, **description, "files": entries}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        (path / MANIFEST).unlink(missing_ok=True)
+        for name in (*file_names(), MANIFEST):
+            move_synced(temporary / name, path / name)
+    return open_bundle(path)
+
+
+def _check_manifest(manifest: Any) -> None:
+    if manifest["format"] != FORMAT:
+        raise ValueError(f"format {manifest['format']}, this version reads {FORMAT}")
+    if sorted(manifest["files"]) != sorted(file_names()):
+        raise ValueError("its files are not those of a bundle")
+    for name, entry in manifest["files"].items():
+        if not isinstance(entry["sha256"], str) or not isinstance(entry["bytes"], int):
+            raise ValueError(f"the entry of {name} has no sha256 and bytes")
+    for section in ("config", "input", "codes"):
+        if not isinstance(manifest[section], dict):
+            raise ValueError(f"its {section} is no object")

@@ -1,0 +1,264 @@
+"""The command line. The only module that sees all the others; a command imports what it needs when it runs."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import NoReturn, Optional
+
+import numpy as np
+
+from vqvae_gluon import __version__
+from vqvae_gluon.config import PRESETS, Config
+from vqvae_gluon.errors import DIVERGED, DONE, FAILED, REJECTED, USAGE, UsageError, VQVAEError
+
+_PROGRAM = "vqvae-gluon"
+_VERDICT_EXIT_CODES = {"agree": DONE, "diverge": DIVERGED, "invalid": REJECTED}
+_EXIT_CODES = "exit codes: 0 done and in agreement, 1 failed, 2 usage, 3 input rejected, 4 divergence found"
+
+
+def main(arguments: Optional[list[str]] = None) -> int:
+    """Run one command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except VQVAEError as error:
+        return _fail(error.exit_code, str(error))
+    except OSError as error:
+        return _fail(FAILED, f"{error.filename or 'system'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return _fail(FAILED, "interrupted: nothing half-written is left")
+
+
+def _fail(code: int, message: str) -> int:
+    print(f"{_PROGRAM}: error: {message}", file=sys.stderr)
+    return code
+
+
+def _train(options: argparse.Namespace) -> int:
+    from vqvae_gluon.data import load_split
+    from vqvae_gluon.training.loop import train
+
+    preset = PRESETS[options.preset]
+    fields = {field.name for field in dataclasses.fields(preset.training)}
+    given = {name: value for name, value in vars(options).items() if name in fields and value is not None}
+    config = Config(preset.model, dataclasses.replace(preset.training, **given))
+    train_images, test_images = (
+        load_split(config.training.data, split, config.model.image_channels, options.data_directory)
+        for split in ("train", "test")
+    )
+    run = options.output or Path("runs") / options.preset
+    train(config, train_images, test_images, run)
+    print(run / "best.npz")
+    return DONE
+
+
+def _export(options: argparse.Namespace) -> int:
+    from vqvae_gluon.artifacts.export import export_bundle
+    from vqvae_gluon.training import checkpoint
+
+    provenance, model = checkpoint.load(options.training / f"{options.checkpoint}.npz")
+    history = provenance.history
+    bundle = export_bundle(options.output, provenance.config, model, provenance.data, history[-1]["epoch"], history[-1])
+    print(bundle.path)
+    return DONE
+
+
+def _encode(options: argparse.Namespace) -> int:
+    from vqvae_gluon.data.images import read_images
+    from vqvae_gluon.files import atomic_write
+
+    predictor = _open_predictor(options.bundle)
+    codes = predictor.encode(read_images(options.images, predictor.channels))
+    with atomic_write(options.output) as file:
+        np.save(file, codes, allow_pickle=False)
+    print(options.output)
+    return DONE
+
+
+def _decode(options: argparse.Namespace) -> int:
+    from vqvae_gluon.data.images import output_paths, read_array, to_images, write_image
+
+    reconstruction = to_images(_open_predictor(options.bundle).decode(read_array(options.codes)))
+    options.output.mkdir(parents=True, exist_ok=True)
+    for path, image in zip(output_paths(options.output, options.codes, len(reconstruction)), reconstruction):
+        write_image(path, image)
+        print(path)
+    return DONE
+
+
+def _reconstruct(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from vqvae_gluon.data.images import output_paths, read_any, write_image
+
+    stems = [path.stem for path in options.images]
+    for path in options.images:
+        if stems.count(path.stem) > 1:
+            raise UsageError(path, "another image has the same name, and one would overwrite the other")
+    predictor = _open_predictor(options.bundle)
+    options.output.mkdir(parents=True, exist_ok=True)
+    for source in tqdm(options.images, unit="file", leave=False, disable=None):
+        images = read_any(source, predictor.channels)
+        results = predictor.reconstruct(images)
+        for path, image in zip(output_paths(options.output, source, len(results)), results):
+            write_image(path, image)
+            print(path)
+    return DONE
+
+
+def _parity(options: argparse.Namespace) -> int:
+    from vqvae_gluon.artifacts.bundle import open_bundle
+    from vqvae_gluon.data import open_images
+    from vqvae_gluon.parity.harness import compare_bundles
+    from vqvae_gluon.parity.report import to_json, to_text, write_html
+    from vqvae_gluon.runtimes import RUNTIMES
+
+    bundle = open_bundle(options.bundle)
+    source = options.data or bundle.manifest["data"]["name"]
+    images = open_images(source, bundle.config.model.image_channels, options.count)
+    report = compare_bundles(
+        RUNTIMES[options.reference](),
+        RUNTIMES[options.candidate](),
+        options.bundle,
+        options.candidate_bundle or options.bundle,
+        images,
+        options.batch_size,
+    )
+    print(json.dumps(to_json(report), indent=2) if options.json else to_text(report))
+    if options.html:
+        print(f"report: {write_html(report, options.html)}", file=sys.stderr)
+    return _VERDICT_EXIT_CODES[report.verdict]
+
+
+def _open_predictor(path: Path):
+    from vqvae_gluon.artifacts.bundle import open_bundle
+    from vqvae_gluon.runtimes.gluon import Predictor
+
+    return Predictor(open_bundle(path))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{_PROGRAM}: error: options: {message} (see {self.prog} --help)\n")
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+_positive.__name__ = "whole number from 1 on"  # argparse puts it into its messages.
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog=_PROGRAM, description="A VQ-VAE in MXNet Gluon, and the proof that its C++ side agrees.")
+    parser.epilog = _EXIT_CODES
+    parser.add_argument("--version", action="version", version=f"{_PROGRAM} {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, run, help: str, examples: list[str]) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=help,
+            description=help[0].upper() + help[1:] + ".",
+            epilog="\n".join(["examples:", *(f"  {_PROGRAM} {name} {words}" for words in examples), "", _EXIT_CODES]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        return command
+
+    train = add(
+        "train",
+        _train,
+        "train a network; run it again to go on after an interruption",
+        [
+            "--preset mnist",
+            "--epochs 1 --batch-size 128 --learning-rate 1e-3 --output runs/short",
+            "--dataset images --data faces",
+        ],
+    )
+    schedule = PRESETS["mnist"].training
+    train.add_argument("--preset", choices=PRESETS, default="mnist", help="network and schedule (default: mnist)")
+    train.add_argument("--output", type=Path, metavar="DIR", help="the run's directory (default: runs/PRESET)")
+    train.add_argument(
+        "--dataset", dest="data", metavar="NAME", help="mnist, or images: a folder (default: the preset's)"
+    )
+    train.add_argument(
+        "--data",
+        dest="data_directory",
+        type=Path,
+        metavar="DIR",
+        help="where the official files are, or train/ and test/ with images (default: fetch the official files)",
+    )
+    for name, kind in (
+        ("epochs", _positive),
+        ("batch_size", _positive),
+        ("learning_rate", float),
+        ("reconstruction_weight", float),
+        ("validation_images", _positive),
+        ("seed", int),
+    ):
+        text = f"(mnist: {getattr(schedule, name):g})"
+        train.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
+
+    export = add("export", _export, "write a trained network as a bundle", ["runs/mnist --output bundle"])
+    export.add_argument("training", type=Path, metavar="RUN", help="directory that 'train' wrote")
+    export.add_argument("--output", type=Path, required=True, metavar="DIR", help="the bundle's directory")
+    export.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which epoch (default: best)")
+
+    images_help = "PNG or JPEG files, or uint8 .npy files (N, H, W[, C])"
+    encode = add("encode", _encode, "write the codes of images", ["pretrained/mnist digit.png --output codes.npy"])
+    encode.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory that 'export' wrote")
+    encode.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help=images_help)
+    encode.add_argument(
+        "--output", type=Path, default=Path("codes.npy"), metavar="FILE", help="int32 (N, h, w) (default: codes.npy)"
+    )
+
+    decode = add("decode", _decode, "write the images of codes", ["pretrained/mnist codes.npy --output decoded"])
+    decode.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory that 'export' wrote")
+    decode.add_argument("codes", type=Path, metavar="CODES", help="int32 .npy file (N, h, w)")
+    decode.add_argument("--output", type=Path, default=Path("decoded"), metavar="DIR", help="default: decoded")
+
+    reconstruct = add(
+        "reconstruct", _reconstruct, "encode and decode images", ["pretrained/mnist digit.png --output out"]
+    )
+    reconstruct.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory that 'export' wrote")
+    reconstruct.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help=images_help)
+    reconstruct.add_argument(
+        "--output", type=Path, default=Path("reconstructions"), metavar="DIR", help="default: reconstructions"
+    )
+
+    parity = add(
+        "parity",
+        _parity,
+        "compare two runtimes layer by layer and name the first difference",
+        [
+            "pretrained/mnist --candidate cpp --count 1000 --json",
+            "pretrained/mnist --candidate cpp --html report",
+            "pretrained/mnist --candidate cpp --candidate-bundle deployed --data digits",
+        ],
+    )
+    parity.add_argument("bundle", type=Path, metavar="BUNDLE", help="what the reference runs")
+    parity.add_argument(
+        "--reference", choices=_RUNTIMES, default="gluon", help="the side that is believed (default: gluon)"
+    )
+    parity.add_argument("--candidate", choices=_RUNTIMES, required=True, help="the side under test")
+    parity.add_argument(
+        "--candidate-bundle", type=Path, metavar="DIR", help="what the candidate runs (default: BUNDLE)"
+    )
+    parity.add_argument(
+        "--data", metavar="NAME|DIR|FILE.npy", help="images to feed (default: the bundle's own test set)"
+    )
+    parity.add_argument("--count", type=_positive, metavar="N", help="how many of them (default: all)")
+    parity.add_argument("--batch-size", type=_positive, default=128, metavar="N", help="images at once (default: 128)")
+    parity.add_argument("--json", action="store_true", help="print the report as JSON")
+    parity.add_argument("--html", type=Path, metavar="DIR", help="write the report as a page, with pictures")
+    return parser
+
+
+# Named here so that --help does not load MXNet; a test holds them against vqvae_gluon.runtimes.RUNTIMES.
+_RUNTIMES = ("gluon", "cpp")

@@ -1,0 +1,39 @@
+"""MXNet 1.9.1 on a current Python: import it from here, ``from vqvae_gluon.compat import mx``.
+
+MXNet 1.9.1 is the last release. Three things about it are out of date, and this is the only place that knows:
+
+* it reads ``numpy.bool`` at import, an alias that NumPy removed in 1.24;
+* it imports ``distutils``, which Python 3.12 dropped and setuptools still carries;
+* on x86 it takes half of the processors for hyper-threads and leaves them idle, unless ``OMP_NUM_THREADS`` says
+  otherwise before its library is loaded.
+"""
+
+import importlib
+import os
+import sys
+
+import numpy as np
+
+
+def processor_count() -> int:
+    """Number of processors this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def import_mxnet():
+    """Import MXNet with the aliases it needs in place and every processor in use.
+
+    ``OMP_NUM_THREADS`` is left alone if the user has set it.
+
+    Raises:
+        ImportError: MXNet is not installed, or cannot run on this Python.
+    """
+    os.environ.setdefault("OMP_NUM_THREADS", str(processor_count()))
+    if "bool" not in np.__dict__:
+        np.bool = np.bool_  # type: ignore[attr-defined]
+    if sys.version_info >= (3, 12):
+        importlib.import_module("setuptools")
+    return importlib.import_module("mxnet")
+
+
+mx = import_mxnet()

@@ -1,0 +1,104 @@
+"""Data sets as uint8 images (N, H, W, C), by name, directory or file."""
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from vqvae_gluon.data import mnist
+from vqvae_gluon.data.images import find_images, read_any, read_image, read_images
+from vqvae_gluon.errors import InputError
+
+DATASETS = {"mnist": mnist.load}
+
+
+def load_split(name: str, split: str, channels: int, directory: Optional[Path] = None) -> np.ndarray:
+    """One split of a data set.
+
+    Args:
+        name: of a data set in :data:`DATASETS`, or ``images`` for a folder with ``train/`` and ``test/`` in it.
+        split: ``train`` or ``test``.
+        channels: 1 or 3; how image files are read.
+        directory: where the files are; a named data set is fetched when left out.
+
+    Returns:
+        uint8 (N, H, W, C).
+
+    Raises:
+        InputError: the name is unknown, or a file is missing or damaged.
+    """
+    if name == "images":
+        if directory is None:
+            raise InputError("images", "needs --data DIR, a folder with train/ and test/ in it")
+        return read_images(find_images(Path(directory) / split), channels)
+    if name not in DATASETS:
+        raise InputError(name, f"is no data set; the names are {', '.join([*DATASETS, 'images'])}")
+    images = DATASETS[name](split, directory)
+    if images.shape[3] != channels:
+        raise InputError(name, f"has {images.shape[3]} channels, the network {channels}")
+    return images
+
+
+class Images:
+    """Images to feed to runtimes, as files that every runtime reads for itself.
+
+    Attributes:
+        name: what the user called them.
+        shape: (H, W, C) of each.
+    """
+
+    def __init__(self, name: str, files: Sequence[Path], array: Optional[np.ndarray], shape: tuple[int, ...]):
+        self.name = name
+        self.shape = shape
+        self._files = files
+        self._array = array
+
+    def __len__(self) -> int:
+        return len(self._files) if self._array is None else len(self._array)
+
+    def batches(self, size: int) -> Iterator[tuple[list[Path], int]]:
+        """Files of at most ``size`` images, and how many there are in them: image files, or one ``.npy`` file that
+        lasts until the next batch is taken."""
+        for start in range(0, len(self), size):
+            if self._array is None:
+                files = list(self._files[start : start + size])
+                yield files, len(files)
+            else:
+                part = self._array[start : start + size]
+                with tempfile.TemporaryDirectory(prefix="vqvae-images.") as directory:
+                    path = Path(directory) / "images.npy"
+                    np.save(path, part, allow_pickle=False)
+                    yield [path], len(part)
+
+
+def open_images(source: str, channels: int, count: Optional[int] = None) -> Images:
+    """Images from wherever a user points: a data set's name (its test split), a directory, or an ``.npy`` file.
+
+    Args:
+        channels: of the network that will take them.
+        count: how many to take, from the first on; all when left out.
+
+    Raises:
+        InputError: there are none there, or they are of another kind.
+    """
+    path = Path(source)
+    if source not in DATASETS and path.is_dir():
+        files = find_images(path)[:count]
+        return Images(source, files, None, read_image(files[0], channels).shape)
+    if source in DATASETS:
+        array = load_split(source, "test", channels)[:count]
+    elif path.suffix == ".npy":
+        array = read_any(path, channels)[:count]
+    else:
+        raise InputError(source, f"is no data set ({', '.join(DATASETS)}), directory or .npy file")
+    if array.shape[3] != channels or not array.size:
+        raise InputError(source, f"is of shape {array.shape}; the network takes images of {channels} channels")
+    return Images(source, (), array, array.shape[1:])
+
+
+def fingerprint(images: np.ndarray) -> str:
+    """SHA-256 of the images' shape and pixels."""
+    return hashlib.sha256(repr(images.shape).encode() + np.ascontiguousarray(images).tobytes()).hexdigest()

@@ -1,0 +1,37 @@
+"""Exit codes, and the errors that carry them. The C++ tools use the same codes."""
+
+DONE = 0
+FAILED = 1
+USAGE = 2
+REJECTED = 3
+DIVERGED = 4
+
+
+class VQVAEError(Exception):
+    """An error to be told in one line: ``<what>: <why>``.
+
+    Args:
+        what: the file or thing that is wrong.
+        why: what is wrong with it, and the remedy.
+    """
+
+    exit_code = FAILED
+
+    def __init__(self, what, why: str):
+        super().__init__(f"{what}: {why}")
+
+
+class RuntimeFailure(VQVAEError):
+    """A runtime, the system or the network failed."""
+
+
+class UsageError(VQVAEError):
+    """The command's words do not fit together."""
+
+    exit_code = USAGE
+
+
+class InputError(VQVAEError):
+    """A bundle, image or other input was rejected."""
+
+    exit_code = REJECTED

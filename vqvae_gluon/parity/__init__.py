@@ -1,0 +1,1 @@
+"""The judgement of two runs: preflight, comparison, report."""

@@ -1,0 +1,223 @@
+"""The judgement: two runtimes on the same bundle and the same images (docs/architecture.md, "How it is decided")."""
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+from tqdm import tqdm
+
+from vqvae_gluon.artifacts.binding import Finding
+from vqvae_gluon.artifacts.bundle import STAGES, Bundle, open_bundle
+from vqvae_gluon.artifacts.graph import read_graph
+from vqvae_gluon.artifacts.trace import Key, Trace
+from vqvae_gluon.data import Images
+from vqvae_gluon.errors import InputError
+from vqvae_gluon.parity import preflight
+from vqvae_gluon.parity.compare import NodeComparison, compare_stages
+from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT, OUTPUT, Runtime
+
+AGREE, DIVERGE, INVALID = "agree", "diverge", "invalid"
+_SAMPLES = 16
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why the two diverge.
+
+    Attributes:
+        name: of the cause; ``unexplained`` if none was found.
+        evidence: what shows it.
+    """
+
+    name: str
+    evidence: str
+
+
+@dataclass
+class Samples:
+    """The first images of a comparison, to be looked at: uint8 (N, H, W, C) and int32 (N, h, w)."""
+
+    images: np.ndarray
+    reference_images: np.ndarray
+    candidate_images: np.ndarray
+    reference_codes: np.ndarray
+    candidate_codes: np.ndarray
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Attributes:
+        nodes: every comparison, in the order of the data.
+        nodes_skipped: nodes of the graphs, by stage and name, that one side did not record.
+        codes: how many codes were compared, how many are equal, how many differ.
+        flips: for every image, how many of its codes differ.
+        findings: about the files, before anything was run.
+        guard: where a run with taps gave other results than the run without, by side and stage.
+        failure: why the candidate could not be run, if it could not.
+    """
+
+    reference: str
+    candidate: str
+    bundle: Path
+    candidate_bundle: Path
+    data: str
+    count: int
+    nodes: list[NodeComparison] = field(default_factory=list)
+    nodes_skipped: list[Key] = field(default_factory=list)
+    codes_compared: int = 0
+    codes_equal: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    guard: list[str] = field(default_factory=list)
+    failure: Optional[str] = None
+    blamed_by_file: Optional[Key] = None
+    samples: Optional[Samples] = None
+
+    @property
+    def nodes_compared(self) -> int:
+        """Operators whose values were compared; what is fed and what comes out are told beside them."""
+        return sum(node.stage in STAGES and node.operator != "input" and not node.problem for node in self.nodes)
+
+    @property
+    def first_divergent(self) -> Optional[NodeComparison]:
+        """The first node, in the order of the data, that is wrong although everything before it is right.
+
+        Where only the files differ and no number does, the first node that takes what differs.
+        """
+        for node in self.nodes:
+            if not node.equal:
+                return node
+        return next((node for node in self.nodes if node.key == self.blamed_by_file), None)
+
+    @property
+    def verdict(self) -> str:
+        if self.failure is not None or self.nodes_compared == 0:
+            return INVALID
+        differs = any(finding.cause == preflight.PARAMETER_DIFFERS for finding in self.findings)
+        bad = differs or self.nodes_skipped or self.guard or not all(node.equal for node in self.nodes)
+        return DIVERGE if bad else AGREE
+
+    @property
+    def cause(self) -> Optional[Cause]:
+        """The named reason; None if the two agree."""
+        if self.verdict == AGREE:
+            return None
+        if self.findings:
+            finding = self.findings[0]
+            return Cause(finding.cause, f"{finding.subject}: {finding.detail}")
+        if self.failure is not None:
+            return Cause("candidate failed", self.failure)
+        if self.guard and all(node.equal for node in self.nodes):
+            return Cause("taps change the result", "; ".join(self.guard))
+        return Cause("unexplained", "the files of both sides are the same, the numbers are not")
+
+
+def compare_bundles(
+    reference: Runtime,
+    candidate: Runtime,
+    bundle: Path,
+    candidate_bundle: Path,
+    images: Images,
+    batch_size: int = 128,
+) -> Report:
+    """Run both sides on the same images and compare everything they recorded.
+
+    The candidate's decoder is compared when it is fed the *reference's* codes, so that codes that differ cannot hide
+    what the decoder does; its own way from end to end is compared at the outputs.
+
+    Args:
+        bundle: what the reference runs; it must be whole and undamaged.
+        candidate_bundle: what the candidate runs, whatever its digests say.
+        images: what is fed.
+        batch_size: images that are run at once.
+
+    Raises:
+        InputError: the reference's bundle or the images were rejected.
+        RuntimeFailure: a runtime could not be run at all.
+    """
+    ours, theirs = open_bundle(bundle), open_bundle(candidate_bundle, verify=False)
+    report = Report(reference.name, candidate.name, bundle, candidate_bundle, images.name, len(images))
+    report.findings = preflight.check_sides(ours, theirs, (min(batch_size, len(images)), *images.shape))
+    nodes: dict[Key, NodeComparison] = {}
+    with tqdm(total=len(images), desc="parity", unit="image", leave=False, disable=None) as bar:
+        for files, count in images.batches(batch_size):
+            with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
+                path = Path(directory)
+                expected = reference.trace_bundle(ours.path, files, path / "reference")
+                try:
+                    actual = candidate.trace_bundle(theirs.path, files, path / "candidate")
+                    codes = {"codes": np.array(expected.get(OUTPUT, "codes"))}
+                    fed = candidate.trace_graph(theirs.graph(DECODER), codes, DECODER, path / "fed")
+                except InputError as error:
+                    report.failure = str(error)
+                    return report
+                for comparison in _compare(expected, actual, fed):
+                    past = nodes.get(comparison.key)
+                    nodes[comparison.key] = past.merge(comparison) if past else comparison
+                _count_codes(report, expected, actual)
+                report.guard = report.guard or _guard(expected) + _guard(actual)
+                report.samples = report.samples or _samples(expected, actual)
+            bar.update(count)
+    report.nodes = list(nodes.values())
+    report.nodes_skipped = _skipped(ours, report.nodes)
+    report.blamed_by_file = _blamed(ours, report.findings)
+    return report
+
+
+def _compare(expected: Trace, actual: Trace, fed: Trace) -> list[NodeComparison]:
+    return [
+        *compare_stages(expected.nodes, actual.by_key(), (INPUT, ENCODER)),
+        *compare_stages(expected.nodes, fed.by_key(), (DECODER,)),
+        *compare_stages(expected.nodes, actual.by_key(), (OUTPUT,)),
+    ]
+
+
+def _count_codes(report: Report, expected: Trace, actual: Trace) -> None:
+    ours, theirs = expected.get(OUTPUT, "codes"), actual.get(OUTPUT, "codes")
+    report.codes_compared += ours.size
+    if ours.shape == theirs.shape:
+        report.codes_equal += int((ours == theirs).sum())
+
+
+def _guard(trace: Trace) -> list[str]:
+    """Where the last node of a tapped graph is not what the graph gave without taps."""
+    digests = {node.name: node.sha256 for node in trace.stage(OUTPUT)}
+    return [
+        f"{trace.runtime} {stage}: {name} is another with taps than without"
+        for stage, name in ((ENCODER, "codes"), (DECODER, "reconstruction"))
+        if trace.stage(stage)[-1].sha256 != digests[name]
+    ]
+
+
+def _samples(expected: Trace, actual: Trace) -> Samples:
+    return Samples(
+        np.array(expected.get(INPUT, "pixels")[:_SAMPLES]),
+        np.array(expected.get(OUTPUT, "image")[:_SAMPLES]),
+        np.array(actual.get(OUTPUT, "file")[:_SAMPLES]),
+        np.array(expected.get(OUTPUT, "codes")[:_SAMPLES]),
+        np.array(actual.get(OUTPUT, "codes")[:_SAMPLES]),
+    )
+
+
+def _skipped(bundle: Bundle, nodes: list[NodeComparison]) -> list[Key]:
+    """Operators of the bundle's graphs that were not compared; output k of a node is recorded as ``<node>:<k>``."""
+    compared = {
+        (node.stage, name) for node in nodes if not node.problem for name in (node.name, node.name.split(":")[0])
+    }
+    return [
+        (stage, node.name)
+        for stage in STAGES
+        for node in read_graph(bundle.graph(stage).symbol).nodes
+        if not node.is_variable and (stage, node.name) not in compared
+    ]
+
+
+def _blamed(bundle: Bundle, findings: list[Finding]) -> Optional[Key]:
+    """The first node that takes the first parameter that differs."""
+    for finding in findings:
+        if finding.cause == preflight.PARAMETER_DIFFERS:
+            return finding.stage, read_graph(bundle.graph(finding.stage).symbol).consumers(finding.subject)[0]
+    return None

@@ -1,0 +1,89 @@
+"""What can be said before anything is run: the two sides' files against the manifest, the graphs and each other."""
+
+import dataclasses
+from typing import Any, Optional
+
+import numpy as np
+
+from vqvae_gluon.artifacts.binding import Finding, check_binding, read_network
+from vqvae_gluon.artifacts.bundle import STAGES, Bundle
+from vqvae_gluon.artifacts.graph import Graph, read_graph
+from vqvae_gluon.artifacts.parameters import read_parameters
+
+# A finding of these causes is a divergence whatever the numbers say; the others are told beside the numbers.
+PARAMETER_DIFFERS = "parameter differs"
+GRAPH_DIFFERS = "graph differs"
+DIGEST_DIFFERS = "digest differs"
+
+
+def check_sides(reference: Bundle, candidate: Bundle, images: tuple[int, ...]) -> list[Finding]:
+    """Findings about the candidate's files, the weightiest first.
+
+    Args:
+        images: shape (N, H, W, C) of what will be fed.
+
+    Raises:
+        InputError: a file is missing or not sound, or the reference's own files do not fit together.
+    """
+    count, height, width, channels = images
+    stride = reference.config.model.stride
+    inputs: dict[str, dict[str, tuple[int, ...]]] = {
+        "encoder": {"data": (count, channels, height, width)},
+        "decoder": {"codes": (count, height // stride, width // stride)},
+    }
+    findings: list[Finding] = []
+    for stage in STAGES:
+        graphs = [read_graph(side.graph(stage).symbol) for side in (reference, candidate)]
+        of_stage = check_binding(read_network(candidate.graph(stage)), inputs[stage])
+        of_stage += _parameter_findings(reference, candidate, stage)
+        of_stage += _graph_findings(*graphs)
+        findings += [dataclasses.replace(finding, stage=stage) for finding in of_stage]
+    damage = candidate.damage()
+    if damage:
+        file, why = damage.split(": ", 1)
+        findings.append(Finding(DIGEST_DIFFERS, file, why))
+    return findings
+
+
+def _parameter_findings(reference: Bundle, candidate: Bundle, stage: str) -> list[Finding]:
+    ours = read_parameters(reference.graph(stage).params)
+    theirs = read_parameters(candidate.graph(stage).params)
+    findings = []
+    for name, expected in ours.items():
+        actual = theirs.get(name)
+        if actual is None:
+            continue  # check_binding names it.
+        detail = _difference(expected, actual)
+        if detail:
+            findings.append(Finding(PARAMETER_DIFFERS, name[4:], detail))
+    return findings
+
+
+def _difference(expected: np.ndarray, actual: np.ndarray) -> Optional[str]:
+    if (expected.dtype, expected.shape) != (actual.dtype, actual.shape):
+        return f"{expected.dtype} {expected.shape} against {actual.dtype} {actual.shape}"
+    unequal = np.frombuffer(expected.tobytes(), np.uint8) != np.frombuffer(actual.tobytes(), np.uint8)
+    unequal = unequal.reshape(expected.size, expected.itemsize).any(axis=1)
+    if not unequal.any():
+        return None
+    first = int(np.argmax(unequal))
+    place = tuple(int(i) for i in np.unravel_index(first, expected.shape))
+    values = f"{expected.flat[first]:.9g} against {actual.flat[first]:.9g}"
+    return f"{int(unequal.sum())} of {expected.size} values, the first at {place}: {values}"
+
+
+def _graph_findings(reference: Graph, candidate: Graph) -> list[Finding]:
+    ours: dict[str, Any] = {node.name: node for node in reference.nodes}
+    theirs: dict[str, Any] = {node.name: node for node in candidate.nodes}
+    findings = []
+    for name, node in ours.items():
+        other = theirs.get(name)
+        if other is None:
+            findings.append(Finding(GRAPH_DIFFERS, name, "the candidate's graph does not have it"))
+        elif (node.operator, node.inputs) != (other.operator, other.inputs):
+            findings.append(Finding(GRAPH_DIFFERS, name, "has another operator or other inputs"))
+        elif not node.is_variable and node.attributes != other.attributes:
+            findings.append(Finding(GRAPH_DIFFERS, name, f"{node.attributes} against {other.attributes}"))
+    for name in theirs.keys() - ours.keys():
+        findings.append(Finding(GRAPH_DIFFERS, name, "the reference's graph does not have it"))
+    return findings
