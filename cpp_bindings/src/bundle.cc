@@ -46,7 +46,8 @@ using Digest = std::optional<std::string>;
 Bytes read_checked(const std::filesystem::path& path, std::size_t limit, const Digest& digest) {
   Bytes bytes = read_file(path, limit);
   if (digest && sha256(bytes) != *digest) {
-    throw InputError(path.string(), "its SHA-256 is not the manifest's; export the network again, or copy the whole bundle");
+    throw InputError(path.string(),
+                     "its SHA-256 is not the manifest's; export the network again, or copy the whole bundle");
   }
   return bytes;
 }
@@ -57,18 +58,35 @@ Export read_export(const std::filesystem::path& symbol, const std::filesystem::p
           parse_parameters(read_checked(params, kMaxParamsBytes, params_digest), params.string()), params.string()};
 }
 
+bool is_finite(float value) { return std::isfinite(value); }
+bool is_finite(double value) { return std::isfinite(value); }
+// A half-precision number's bits: NaN and infinity have every bit of the exponent set.
+bool is_finite(std::uint16_t bits) { return (bits & 0x7C00U) != 0x7C00U; }
+
 template <typename T>
 bool all_finite(const Tensor& tensor) {
   const T* values = tensor.as<T>();
-  return std::all_of(values, values + element_count(tensor.shape), [](T value) { return std::isfinite(value); });
+  return std::all_of(values, values + element_count(tensor.shape), [](T value) { return is_finite(value); });
+}
+
+bool is_finite(const Tensor& tensor) {
+  switch (tensor.dtype) {
+    case DType::kFloat16:
+      return all_finite<std::uint16_t>(tensor);
+    case DType::kFloat32:
+      return all_finite<float>(tensor);
+    case DType::kFloat64:
+      return all_finite<double>(tensor);
+    default:
+      return true;
+  }
 }
 
 void require_finite(const Export& network) {
   for (const auto& [name, tensor] : network.parameters) {
-    const bool finite = tensor.dtype == DType::kFloat32   ? all_finite<float>(tensor)
-                        : tensor.dtype == DType::kFloat64 ? all_finite<double>(tensor)
-                                                          : true;
-    if (!finite) throw InputError(network.params_name, name + " holds NaN or infinity; export the network again");
+    if (!is_finite(tensor)) {
+      throw InputError(network.params_name, name + " holds NaN or infinity; export the network again");
+    }
   }
 }
 

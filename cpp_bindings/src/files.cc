@@ -33,7 +33,7 @@ class Temporary {
     if (!kept_) unlink(name_.c_str());
   }
 
-  bool write(const Bytes& bytes) {
+  bool write(const Bytes& bytes) const {
     for (std::size_t done = 0; done < bytes.size();) {
       const ssize_t count = ::write(descriptor_, bytes.data() + done, bytes.size() - done);
       if (count < 0 && errno == EINTR) continue;

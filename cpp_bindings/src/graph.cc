@@ -21,8 +21,9 @@ class Unsound : public std::runtime_error {
 
 // A reference is [node, output, version], the version left out in old files.
 void check_reference(const Json& reference, std::size_t limit) {
-  const bool whole = reference.is_array() && (reference.size() == 2 || reference.size() == 3) &&
-                     std::all_of(reference.begin(), reference.end(), [](const Json& v) { return v.is_number_unsigned(); });
+  const bool whole =
+      reference.is_array() && (reference.size() == 2 || reference.size() == 3) &&
+      std::all_of(reference.begin(), reference.end(), [](const Json& v) { return v.is_number_unsigned(); });
   if (!whole) throw Unsound("a reference is no [node, output, version]");
   if (reference[0].get<std::uint64_t>() >= limit) {
     throw Unsound("a reference to node " + reference[0].dump() + " where there are " + std::to_string(limit));

@@ -60,13 +60,13 @@ class PngReader {
 
  private:
   bool read_header() {
-    if (setjmp(png_jmpbuf(png_)) != 0) return false;  // NOLINT(cert-err52-cpp): libpng's way.
+    if (setjmp(png_jmpbuf(png_)) != 0) return false;  // NOLINT(cert-err52-cpp,modernize-avoid-setjmp-longjmp)
     png_read_info(png_, info_);
     return true;
   }
 
   bool read_rows(png_bytepp rows) {
-    if (setjmp(png_jmpbuf(png_)) != 0) return false;  // NOLINT(cert-err52-cpp): libpng's way.
+    if (setjmp(png_jmpbuf(png_)) != 0) return false;  // NOLINT(cert-err52-cpp,modernize-avoid-setjmp-longjmp)
     png_set_expand(png_);
     png_set_strip_16(png_);
     png_set_strip_alpha(png_);
@@ -89,7 +89,7 @@ class PngReader {
     static_cast<PngReader*>(png_get_error_ptr(png))->message_ = message;
     png_longjmp(png, 1);
   }
-  static void on_warning(png_structp, png_const_charp) {}
+  static void on_warning(png_structp /*png*/, png_const_charp /*message*/) {}
 
   std::size_t left_;
   const std::uint8_t* next_;
@@ -178,8 +178,9 @@ Bytes encode_png(const Tensor& images, std::int64_t index) {
 Tensor to_tensor(const Tensor& images) {
   const Shape& s = images.shape;
   Tensor tensor(DType::kFloat32, {s[0], s[3], s[1], s[2]});
-  transpose(images.data.data(), tensor.as<float>(), static_cast<std::size_t>(s[0]), static_cast<std::size_t>(s[1] * s[2]),
-            static_cast<std::size_t>(s[3]), [](std::uint8_t value) { return static_cast<float>(value); });
+  transpose(images.data.data(), tensor.as<float>(), static_cast<std::size_t>(s[0]),
+            static_cast<std::size_t>(s[1] * s[2]), static_cast<std::size_t>(s[3]),
+            [](std::uint8_t value) { return static_cast<float>(value); });
   return tensor;
 }
 
@@ -187,8 +188,8 @@ Tensor to_images(const Tensor& reconstruction) {
   const Shape& s = reconstruction.shape;
   Tensor images(DType::kUint8, {s[0], s[2], s[3], s[1]});
   // The rounding mode is the default one, ties to even. The graph has clipped to 0..255; NaN becomes 0.
-  transpose(reconstruction.as<float>(), images.data.data(), static_cast<std::size_t>(s[0]), static_cast<std::size_t>(s[1]),
-            static_cast<std::size_t>(s[2] * s[3]), [](float value) {
+  transpose(reconstruction.as<float>(), images.data.data(), static_cast<std::size_t>(s[0]),
+            static_cast<std::size_t>(s[1]), static_cast<std::size_t>(s[2] * s[3]), [](float value) {
               const float rounded = std::nearbyint(value);
               return rounded >= 0.0F && rounded <= 255.0F ? static_cast<std::uint8_t>(rounded) : std::uint8_t{0};
             });

@@ -38,7 +38,8 @@ void use_all_processors() {
 template <typename Function>
 void resolve(void* library, const char* name, Function* function) {
   *function = reinterpret_cast<Function>(dlsym(library, name));
-  if (*function == nullptr) throw RuntimeFailure(kLibrary, std::string("has no function ") + name + "; use MXNet 1.9.1");
+  if (*function == nullptr)
+    throw RuntimeFailure(kLibrary, std::string("has no function ") + name + "; use MXNet 1.9.1");
 }
 
 Api load() {

@@ -40,7 +40,7 @@ namespace vqvae::mxnet {
   X(MXInvokeCachedOpEx)
 
 struct Api {
-#define VQVAE_DECLARE(name) decltype(&::name) name = nullptr;
+#define VQVAE_DECLARE(name) decltype(&::name) name = nullptr;  // NOLINT(bugprone-macro-parentheses)
   VQVAE_MXNET_FUNCTIONS(VQVAE_DECLARE)
 #undef VQVAE_DECLARE
 };
@@ -78,7 +78,7 @@ std::vector<std::string> names(Function list, SymbolHandle symbol, const std::st
   std::uint32_t size = 0;
   const char** strings = nullptr;
   check(list(symbol, &size, &strings), what);
-  return std::vector<std::string>(strings, strings + size);
+  return {strings, strings + size};
 }
 
 }  // namespace vqvae::mxnet

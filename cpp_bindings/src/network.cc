@@ -36,8 +36,8 @@ class Network::Impl {
     bind("arg:", arguments_, network.parameters, inputs);
     bind("aux:", auxiliaries_, network.parameters, inputs);
     for (const auto& [name, tensor] : network.parameters) {
-      if (bound_.count(name.substr(4)) == 0) {
-        throw misfit("parameter unknown", name.substr(4), "the file holds it, the graph does not take it");
+      if (taken_.count(name) == 0) {
+        throw misfit("parameter unknown", name, "the file holds it, the graph does not take it");
       }
     }
     plain_ = compile(handle);
@@ -56,7 +56,7 @@ class Network::Impl {
     for (std::size_t i = 0; i < values.size(); ++i) {
       const auto [node, number] = split_output(tap_names_[i]);
       const auto op = operators_.find(node);
-      result.push_back({number.empty() ? node : node + ":" + number, op == operators_.end() ? "" : op->second,
+      result.push_back({number.empty() ? node : node + (":" + number), op == operators_.end() ? "" : op->second,
                         std::move(values[i])});
     }
     return result;
@@ -83,6 +83,7 @@ class Network::Impl {
         throw misfit(elsewhere ? "wrong prefix" : "parameter missing", name,
                      elsewhere ? "the graph takes it as " + prefix : "the graph takes it, the file does not hold it");
       }
+      taken_.insert(found->first);
       bound_.emplace(name, mxnet::to_array(found->second));
       shapes_.emplace(name, found->second.shape);
     }
@@ -101,8 +102,8 @@ class Network::Impl {
       std::string& list = bound_.count(compiled.inputs[i]) > 0 ? params : data;
       list += (list.size() > 1 ? ", " : "") + std::to_string(i);
     }
-    data += "]";
-    params += "]";
+    data += ']';
+    params += ']';
     const char* keys[] = {"data_indices", "param_indices", "static_alloc", "static_shape"};
     const char* values[] = {data.c_str(), params.c_str(), "True", "True"};
     CachedOpHandle handle = nullptr;
@@ -149,11 +150,10 @@ class Network::Impl {
       const int** shapes = nullptr;
     } arguments, outputs, auxiliaries;
     int complete = 0;
-    if (api().MXSymbolInferShapePartialEx(symbol_.get(), static_cast<std::uint32_t>(keys.size()), keys.data(),
-                                          ends.data(), extents.data(), &arguments.size, &arguments.dimensions,
-                                          &arguments.shapes, &outputs.size, &outputs.dimensions, &outputs.shapes,
-                                          &auxiliaries.size, &auxiliaries.dimensions, &auxiliaries.shapes,
-                                          &complete) != 0) {
+    if (api().MXSymbolInferShapePartialEx(
+            symbol_.get(), static_cast<std::uint32_t>(keys.size()), keys.data(), ends.data(), extents.data(),
+            &arguments.size, &arguments.dimensions, &arguments.shapes, &outputs.size, &outputs.dimensions,
+            &outputs.shapes, &auxiliaries.size, &auxiliaries.dimensions, &auxiliaries.shapes, &complete) != 0) {
       throw InputError(file_, "shapes do not fit: " + mxnet::last_error());
     }
     const auto compare = [this](const Listing& listing, const std::vector<std::string>& names) {
@@ -170,7 +170,7 @@ class Network::Impl {
     };
     compare(arguments, arguments_);
     compare(auxiliaries, auxiliaries_);
-    checked_extents_ = extents;
+    checked_extents_ = std::move(extents);
   }
 
   std::vector<Tensor> invoke(const Compiled& compiled, const Inputs& inputs) {
@@ -190,11 +190,12 @@ class Network::Impl {
     int count = 0;
     NDArrayHandle* outputs = nullptr;
     const int* storage_types = nullptr;
-    check(api().MXInvokeCachedOpEx(compiled.op.get(), static_cast<int>(handles.size()), handles.data(), &count, &outputs,
-                                   &storage_types),
+    check(api().MXInvokeCachedOpEx(compiled.op.get(), static_cast<int>(handles.size()), handles.data(), &count,
+                                   &outputs, &storage_types),
           file_);
     std::vector<mxnet::Array> owned(outputs, outputs + count);
     std::vector<Tensor> tensors;
+    tensors.reserve(owned.size());
     for (const mxnet::Array& array : owned) tensors.push_back(mxnet::to_tensor(array.get(), file_));
     return tensors;
   }
@@ -203,7 +204,8 @@ class Network::Impl {
   std::string params_file_;
   std::map<std::string, std::string> operators_;
   mxnet::Symbol symbol_;
-  std::map<std::string, mxnet::Array> bound_;
+  std::set<std::string> taken_;                // Full names of the parameters that are bound.
+  std::map<std::string, mxnet::Array> bound_;  // By the graph's names.
   std::map<std::string, Shape> shapes_;
   std::vector<std::string> arguments_;
   std::vector<std::string> auxiliaries_;

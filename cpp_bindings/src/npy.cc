@@ -1,6 +1,7 @@
 #include "vqvae/npy.hpp"
 
 #include <algorithm>
+#include <array>
 #include <regex>
 #include <string>
 
@@ -14,7 +15,7 @@ constexpr std::size_t kMaxFileBytes = std::size_t{1} << 33;
 constexpr std::size_t kMaxHeaderBytes = 4096;
 constexpr std::size_t kPreambleBytes = 10;
 constexpr std::size_t kAlignment = 64;
-const std::string kMagic("\x93NUMPY\x01\x00", 8);
+constexpr std::array<std::uint8_t, 8> kMagic = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0};
 
 // The header is a Python literal; this is the only form NumPy writes for our types.
 const std::regex& header_pattern() {
@@ -49,11 +50,12 @@ Tensor read_npy(const std::filesystem::path& path) {
   const auto reject = [&path](const char* why) -> InputError {
     return {path.string(), std::string("is not an .npy file that can be read: ") + why};
   };
-  if (bytes.size() < kPreambleBytes || !std::equal(kMagic.begin(), kMagic.end(), reinterpret_cast<const char*>(bytes.data()))) {
+  if (bytes.size() < kPreambleBytes || !std::equal(kMagic.begin(), kMagic.end(), bytes.begin())) {
     throw reject("it does not begin as version 1.0 does");
   }
   const std::size_t header_size = bytes[8] + std::size_t{256} * bytes[9];
-  if (header_size > kMaxHeaderBytes || header_size > bytes.size() - kPreambleBytes) throw reject("its header is cut off");
+  if (header_size > kMaxHeaderBytes || header_size > bytes.size() - kPreambleBytes)
+    throw reject("its header is cut off");
   const auto* begin = reinterpret_cast<const char*>(bytes.data()) + kPreambleBytes;
   const std::string header(begin, begin + header_size);
 

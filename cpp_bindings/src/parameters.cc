@@ -118,7 +118,8 @@ Parameters parse_parameters(const Bytes& bytes, const std::string& name) {
   for (std::uint64_t left = reader.count(kMinTensorBytes); left > 0; --left) tensors.push_back(read_tensor(&reader));
   const std::uint64_t names = reader.count(kMinNameBytes);
   if (names != tensors.size()) {
-    throw reader.damaged("it has " + std::to_string(tensors.size()) + " tensors and " + std::to_string(names) + " names");
+    throw reader.damaged("it has " + std::to_string(tensors.size()) + " tensors and " + std::to_string(names) +
+                         " names");
   }
   Parameters parameters;
   for (Tensor& tensor : tensors) {

@@ -201,13 +201,16 @@ void add_options(CLI::App* app, Options* options) {
   app->set_version_flag("--version", "reconstruct " VQVAE_VERSION);
   app->add_option("IMAGE", options->images, "PNG or JPEG files, or uint8 .npy files (N, H, W[, C])");
   app->add_option("--bundle", options->bundle, "directory that 'vqvae-gluon export' wrote");
-  app->add_flag("--no-verify", options->no_verify, "skip the digests and the search for NaN, not the structural checks");
+  app->add_flag("--no-verify", options->no_verify,
+                "skip the digests and the search for NaN, not the structural checks");
   app->add_option("--output", options->output, "directory for <image name>.png")->capture_default_str();
   app->add_option("--trace", options->trace, "directory to record every node's output in");
   app->add_option("--symbol", options->symbol, "a plain Gluon export: its -symbol.json")->group("Plain exports");
   app->add_option("--params", options->params, "its .params")->group("Plain exports");
   app->add_option("--input", options->inputs, "what to feed: NAME=FILE.npy, several times")->group("Plain exports");
-  app->add_option("--stage", options->stage, "what the trace calls the graph")->group("Plain exports")->capture_default_str();
+  app->add_option("--stage", options->stage, "what the trace calls the graph")
+      ->group("Plain exports")
+      ->capture_default_str();
 }
 
 int fail(vqvae::ExitCode code, const std::string& message) {
@@ -215,9 +218,7 @@ int fail(vqvae::ExitCode code, const std::string& message) {
   return static_cast<int>(code);
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
+int run(int argc, char** argv) {
   Options options;
   CLI::App app("Reconstruct images through the VQ-VAE of a bundle.", "reconstruct");
   add_options(&app, &options);
@@ -235,10 +236,18 @@ int main(int argc, char** argv) {
     return fail(vqvae::ExitCode::kUsage, std::string("options: ") + error.what());
   } catch (const vqvae::Error& error) {
     return fail(error.code(), error.what());
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
   } catch (const std::bad_alloc&) {
     return fail(vqvae::ExitCode::kFailed, "memory: there is not enough of it");
   } catch (const std::exception& error) {
     return fail(vqvae::ExitCode::kFailed, std::string("internal: ") + error.what());
   }
-  return 0;
 }

@@ -71,23 +71,22 @@ def read_network(files: GraphFiles) -> Network:
 
 def check_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> list[Finding]:
     """What is wrong between the graph and the parameters when these inputs are fed; empty if nothing is."""
-    symbol = network.symbol
-    arguments = set(symbol.list_arguments())
-    auxiliaries = set(symbol.list_auxiliary_states())
     findings = []
-    for name in [*symbol.list_arguments(), *symbol.list_auxiliary_states()]:
-        right, wrong = ("arg", "aux") if name in arguments else ("aux", "arg")
-        if name in input_shapes or f"{right}:{name}" in network.parameters:
+    misplaced = set()
+    taken = _full_names(network.symbol)
+    for full_name in taken:
+        name, other = full_name[4:], _other_prefix(full_name)
+        if name in input_shapes or full_name in network.parameters:
             continue
-        if f"{wrong}:{name}" in network.parameters:
-            findings.append(Finding("wrong prefix", name, f"is stored as {wrong}: but the graph takes it as {right}:"))
+        if other in network.parameters:
+            misplaced.add(other)
+            detail = f"is stored as {other[:4]}, the graph takes it as {full_name[:4]}"
+            findings.append(Finding("wrong prefix", name, detail))
         else:
             findings.append(Finding("parameter missing", name, "the graph takes it, the file does not hold it"))
     for full_name, values in network.parameters.items():
-        if full_name[4:] not in arguments | auxiliaries:
-            findings.append(
-                Finding("parameter unknown", full_name[4:], "the file holds it, the graph does not take it")
-            )
+        if full_name not in taken and full_name not in misplaced:
+            findings.append(Finding("parameter unknown", full_name, "the file holds it, the graph does not take it"))
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             findings.append(Finding("non-finite value", full_name[4:], "holds NaN or infinity"))
     return findings + _shape_findings(network, input_shapes)
@@ -111,13 +110,22 @@ def _shape_findings(network: Network, input_shapes: Mapping[str, tuple[int, ...]
         argument_shapes, _, auxiliary_shapes = symbol.infer_shape_partial(**known)
     except mx.MXNetError as error:
         return [Finding("shapes do not fit", str(network.files.symbol), _first_line(error))]
-    wanted = dict(zip([f"arg:{name}" for name in symbol.list_arguments()], argument_shapes))
-    wanted.update(zip([f"aux:{name}" for name in symbol.list_auxiliary_states()], auxiliary_shapes))
+    wanted = dict(zip(_full_names(symbol), argument_shapes + auxiliary_shapes))
     return [
         Finding("wrong shape", name[4:], f"is {values.shape}, the graph takes {tuple(wanted[name])}")
         for name, values in network.parameters.items()
         if wanted.get(name) and 0 not in wanted[name] and tuple(wanted[name]) != values.shape
     ]
+
+
+def _full_names(symbol: "mx.sym.Symbol") -> list[str]:
+    """What the graph takes, inputs too, by the names a parameter file would give them."""
+    arguments = [f"arg:{name}" for name in symbol.list_arguments()]
+    return arguments + [f"aux:{name}" for name in symbol.list_auxiliary_states()]
+
+
+def _other_prefix(full_name: str) -> str:
+    return ("aux:" if full_name.startswith("arg:") else "arg:") + full_name[4:]
 
 
 def _first_line(error: Exception) -> str:

@@ -32,6 +32,7 @@ class GluonGraph:
             symbol = mx.sym.Group([internals[name] for name in internals.list_outputs() if name not in variables])
         self.names: list[str] = symbol.list_outputs()
         self._inputs = network.input_names
+        self._checked: dict[str, tuple[int, ...]] = {}
         with warnings.catch_warnings():
             # The inputs' types are those of the arrays that are fed; nothing needs to be decided here.
             warnings.filterwarnings("ignore", message="Cannot decide type")
@@ -49,7 +50,10 @@ class GluonGraph:
         for name in self._inputs:
             if name not in inputs:
                 raise InputError(self._network.files.symbol, f"the input {name} is not fed, and is no parameter")
-        require_binding(self._network, {name: values.shape for name, values in inputs.items()})
+        shapes = {name: values.shape for name, values in inputs.items()}
+        if shapes != self._checked:
+            require_binding(self._network, shapes)
+            self._checked = shapes
         arrays = [mx.nd.array(inputs[name], dtype=inputs[name].dtype) for name in self._inputs]
         try:
             outputs = self._block(*arrays)

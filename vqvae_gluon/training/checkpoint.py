@@ -1,6 +1,7 @@
 """One file for everything a run needs to go on: parameters, Adam's moments, the history."""
 
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def resume(path: Path, wanted: Provenance, model: VQVAE, trainer: mx.gluon.Train
         raise InputError(path, "was made with other options or on other data; repeat those, or give another --output")
     _set_parameters(path, model, arrays)
     updater = trainer._updaters[0]
-    for index in range(len(model.collect_params())):
+    for index in range(len(model.collect_params().keys())):
         updater.states[index] = tuple(mx.nd.array(arrays[f"adam/{index}/{which}"]) for which in _MOMENTS)
         updater.states_synced[index] = True
         trainer._optimizer._index_update_count[index] = header["steps"]
@@ -96,7 +97,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         return arrays, {key: header[key] for key in ("config", "data", "history", "steps")}
     except FileNotFoundError as error:
         raise InputError(path, "does not exist; give a directory that 'vqvae-gluon train' wrote") from error
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(path, f"is not a checkpoint of this version ({error})") from error
 
 

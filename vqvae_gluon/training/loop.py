@@ -44,9 +44,11 @@ def train(config: Config, train_images: np.ndarray, test_images: np.ndarray, run
     for images in (train_images, test_images):
         _check_shape(config, images)
     data = {"name": schedule.data, "sha256": fingerprint(train_images)}
-    train_images, held_out = np.split(train_images, [len(train_images) - schedule.validation_images])
+    train_images, held_out = np.split(train_images, [max(0, len(train_images) - schedule.validation_images)])
     if len(train_images) < schedule.batch_size:
-        raise InputError("training data", f"{len(train_images)} images are left, fewer than --batch-size")
+        raise InputError(
+            "training data", f"{len(train_images)} images are left beside --validation-images, fewer than --batch-size"
+        )
 
     mx.random.seed(schedule.seed)
     np.random.seed(schedule.seed)  # MXNet's initializers draw from NumPy.

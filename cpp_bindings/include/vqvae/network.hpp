@@ -27,6 +27,8 @@ class Network {
   // Binds every argument and auxiliary state of the graph exactly once. Throws InputError if one is missing, stored
   // with the wrong prefix, or unknown to the graph; `inputs` are the names that a caller will feed.
   Network(const Export& network, const std::vector<std::string>& inputs);
+  Network(const Network&) = delete;
+  Network& operator=(const Network&) = delete;
   Network(Network&&) noexcept;
   Network& operator=(Network&&) noexcept;
   ~Network();

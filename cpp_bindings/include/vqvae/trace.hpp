@@ -15,6 +15,8 @@ class TraceWriter {
  public:
   // Throws RuntimeFailure if the directory cannot be made.
   TraceWriter(std::filesystem::path directory, const std::string& runtime);
+  TraceWriter(const TraceWriter&) = delete;
+  TraceWriter& operator=(const TraceWriter&) = delete;
   TraceWriter(TraceWriter&&) noexcept;
   TraceWriter& operator=(TraceWriter&&) noexcept;
   ~TraceWriter();

@@ -1,0 +1,60 @@
+#include "vqvae/graph.hpp"
+
+#include <doctest/doctest.h>
+
+#include "support.hpp"
+#include "vqvae/error.hpp"
+
+namespace {
+
+constexpr const char* kGraph = R"({"nodes": [{"op": "null", "name": "data", "inputs": []},
+  {"op": "tanh", "name": "out", "inputs": [[0, 0, 0]]}], "arg_nodes": [0], "heads": [[1, 0, 0]]})";
+
+// The graph with one piece of its text replaced.
+vqvae::Bytes with(const std::string& from, const std::string& to) {
+  std::string text = kGraph;
+  text.replace(text.find(from), from.size(), to);
+  return to_bytes(text);
+}
+
+void check_rejected(const vqvae::Bytes& bytes) { CHECK_THROWS_AS(vqvae::parse_graph(bytes, "x"), vqvae::InputError); }
+
+}  // namespace
+
+TEST_CASE("a sound graph is read") {
+  const vqvae::Graph graph = vqvae::parse_graph(to_bytes(kGraph), "x");
+  CHECK(graph.operators.at("data") == "null");
+  CHECK(graph.operators.at("out") == "tanh");
+}
+
+TEST_CASE("the pretrained graphs are sound") {
+  for (const char* name : {VQVAE_PRETRAINED "/encoder-symbol.json", VQVAE_PRETRAINED "/decoder-symbol.json"}) {
+    CHECK_NOTHROW(vqvae::parse_graph(vqvae::read_file(name, 1 << 24), name));
+  }
+}
+
+TEST_CASE("references to nodes that are not there, or not yet, are rejected") {
+  check_rejected(with("[[0, 0, 0]]", "[[1, 0, 0]]"));
+  check_rejected(with("[[0, 0, 0]]", "[[50, 0, 0]]"));
+  check_rejected(with("[[0, 0, 0]]", "[[-1, 0, 0]]"));
+  check_rejected(with("[[0, 0, 0]]", "[[0.5, 0, 0]]"));
+  check_rejected(with("[[0, 0, 0]]", "[[]]"));
+  check_rejected(with("[[0, 0, 0]]", "7"));
+  check_rejected(with("[[1, 0, 0]]", "[[50, 0, 0]]"));
+  check_rejected(with("[[1, 0, 0]]", "[]"));
+}
+
+TEST_CASE("variables must be told rightly, names must be unique") {
+  check_rejected(with(R"("arg_nodes": [0])", R"("arg_nodes": [])"));
+  check_rejected(with("\"arg_nodes\": [0]", "\"arg_nodes\": [1]"));
+  check_rejected(with("\"out\"", "\"data\""));
+  check_rejected(with("\"tanh\"", "\"null\""));
+}
+
+TEST_CASE("what is no graph is rejected") {
+  check_rejected({});
+  check_rejected(to_bytes("{}"));
+  check_rejected(to_bytes("[1, 2"));
+  check_rejected(to_bytes(R"({"nodes": [], "arg_nodes": [], "heads": []})"));
+  check_rejected(with("\"name\": \"out\"", "\"name\": 3"));
+}

@@ -1,0 +1,83 @@
+#include "vqvae/parameters.hpp"
+
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <limits>
+
+#include "support.hpp"
+#include "vqvae/error.hpp"
+
+namespace {
+
+constexpr const char* kPretrained = VQVAE_PRETRAINED "/encoder-0000.params";
+
+vqvae::Bytes pretrained() { return vqvae::read_file(kPretrained, 1 << 24); }
+
+template <typename T>
+vqvae::Bytes with(std::size_t offset, T value) {
+  vqvae::Bytes bytes = pretrained();
+  std::memcpy(bytes.data() + offset, &value, sizeof value);
+  return bytes;
+}
+
+// Of the first tensor: magic at 24, storage type at 28, number of dimensions at 32, extents from 36 on.
+constexpr std::size_t kCount = 16;
+constexpr std::size_t kMagic = 24;
+constexpr std::size_t kStorage = 28;
+constexpr std::size_t kDimensions = 32;
+constexpr std::size_t kExtent = 36;
+
+void check_rejected(const vqvae::Bytes& bytes) {
+  CHECK_THROWS_AS(vqvae::parse_parameters(bytes, "x"), vqvae::InputError);
+}
+
+}  // namespace
+
+TEST_CASE("a file that MXNet wrote is read") {
+  const vqvae::Parameters parameters = vqvae::parse_parameters(pretrained(), kPretrained);
+  CHECK(parameters.size() == 7);
+  CHECK(parameters.at("arg:encoder_conv1_weight").shape == vqvae::Shape{64, 32, 3, 3});
+  CHECK(parameters.at("arg:quantizer_codebook").data.size() == 64 * 16 * 4);
+}
+
+TEST_CASE("a file that is cut off anywhere is rejected") {
+  const vqvae::Bytes whole = pretrained();
+  for (std::size_t size = 0; size < whole.size(); size += size < 256 ? 1 : 997) {
+    check_rejected(vqvae::Bytes(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(size)));
+  }
+}
+
+TEST_CASE("bytes after the end are rejected") {
+  vqvae::Bytes bytes = pretrained();
+  bytes.push_back(0);
+  check_rejected(bytes);
+}
+
+TEST_CASE("counts and extents that the file cannot hold are rejected") {
+  check_rejected(with<std::uint64_t>(kCount, 6));
+  check_rejected(with<std::uint64_t>(kCount, 8));
+  check_rejected(with<std::uint64_t>(kCount, std::numeric_limits<std::uint64_t>::max()));
+  for (const std::int32_t dimensions : {-1, 0, 33, std::numeric_limits<std::int32_t>::max()}) {
+    check_rejected(with(kDimensions, dimensions));
+  }
+  for (const std::int64_t extent :
+       {std::int64_t{-1}, std::int64_t{0}, std::int64_t{1} << 40, std::numeric_limits<std::int64_t>::max()}) {
+    check_rejected(with(kExtent, extent));
+  }
+}
+
+TEST_CASE("what is no dense tensor is rejected") {
+  check_rejected(with<std::uint32_t>(kMagic, 0xF993FAC8));
+  check_rejected(with<std::int32_t>(kStorage, 1));
+}
+
+TEST_CASE("names must be of arguments or auxiliary states, and unique") {
+  const std::string whole(reinterpret_cast<const char*>(pretrained().data()), pretrained().size());
+  std::string text = whole;
+  text.replace(text.find("arg:encoder_conv0_bias"), 3, "bad");
+  check_rejected(to_bytes(text));
+  text = whole;
+  text.replace(text.find("arg:encoder_conv1_bias"), 22, "arg:encoder_conv0_bias");
+  check_rejected(to_bytes(text));
+}

@@ -1,0 +1,73 @@
+#include "vqvae/predictor.hpp"
+
+#include <doctest/doctest.h>
+
+#include <string>
+
+#include "support.hpp"
+#include "vqvae/error.hpp"
+#include "vqvae/image.hpp"
+
+namespace {
+
+vqvae::Tensor digits(int count) {
+  vqvae::Tensor images;
+  for (int i = 0; i < count; ++i) {
+    const std::string path = std::string(VQVAE_PRETRAINED "/digits/0") + std::to_string(i) + ".png";
+    const vqvae::Tensor image = vqvae::decode_image(vqvae::read_file(path, 1 << 20), 1, path);
+    if (i == 0) {
+      images = image;
+    } else {
+      vqvae::append(&images, image);
+    }
+  }
+  return images;
+}
+
+}  // namespace
+
+TEST_CASE("decoding the codes gives what reconstructing gives, whatever the batch") {
+  vqvae::Predictor predictor(vqvae::read_bundle(VQVAE_PRETRAINED, true));
+  const vqvae::Tensor images = digits(5);
+  const vqvae::Tensor codes = predictor.encode(images);
+  CHECK(codes.shape == vqvae::Shape{5, 7, 7});
+  const vqvae::Tensor result = predictor.reconstruct(images);
+  CHECK(result.data == vqvae::to_images(predictor.decode(codes)).data);
+  for (int i = 0; i < 5; ++i) {
+    CHECK(predictor.reconstruct(vqvae::slice(images, i, i + 1)).data == vqvae::slice(result, i, i + 1).data);
+  }
+}
+
+TEST_CASE("images and codes that the network cannot take are rejected") {
+  vqvae::Predictor predictor(vqvae::read_bundle(VQVAE_PRETRAINED, true));
+  for (const vqvae::Shape& shape :
+       {vqvae::Shape{1, 28, 28, 3}, vqvae::Shape{1, 30, 28, 1}, vqvae::Shape{1, 28, 28}, vqvae::Shape{0, 28, 28, 1}}) {
+    CHECK_THROWS_AS(predictor.encode(vqvae::Tensor(vqvae::DType::kUint8, shape)), vqvae::InputError);
+  }
+  vqvae::Tensor codes(vqvae::DType::kInt32, {1, 7, 7});
+  CHECK_NOTHROW(predictor.decode(codes));
+  for (const int code : {-1, 64}) {
+    codes.as<std::int32_t>()[3] = code;
+    CHECK_THROWS_AS(predictor.decode(codes), vqvae::InputError);
+  }
+}
+
+TEST_CASE("a parameter that does not fit its graph is named") {
+  vqvae::Bundle bundle = vqvae::read_bundle(VQVAE_PRETRAINED, true);
+  vqvae::Parameters& parameters = bundle.encoder.parameters;
+  const vqvae::Tensor bias = parameters.at("arg:encoder_conv0_bias");
+
+  parameters.erase("arg:encoder_conv0_bias");
+  CHECK_THROWS_WITH_AS(vqvae::Predictor{bundle}, doctest::Contains("parameter missing: encoder_conv0_bias"),
+                       vqvae::InputError);
+  parameters["aux:encoder_conv0_bias"] = bias;
+  CHECK_THROWS_WITH_AS(vqvae::Predictor{bundle}, doctest::Contains("wrong prefix: encoder_conv0_bias"),
+                       vqvae::InputError);
+  parameters["arg:encoder_conv0_bias"] = bias;
+  CHECK_THROWS_WITH_AS(vqvae::Predictor{bundle}, doctest::Contains("parameter unknown"), vqvae::InputError);
+  parameters.erase("aux:encoder_conv0_bias");
+  parameters["arg:encoder_conv0_bias"] = vqvae::Tensor(vqvae::DType::kFloat32, {33});
+  vqvae::Predictor predictor(bundle);
+  CHECK_THROWS_WITH_AS(predictor.encode(digits(1)), doctest::Contains("wrong shape: encoder_conv0_bias"),
+                       vqvae::InputError);
+}

@@ -1,0 +1,29 @@
+// What the tests share.
+#ifndef VQVAE_TESTS_SUPPORT_HPP_
+#define VQVAE_TESTS_SUPPORT_HPP_
+
+#include <stdlib.h>
+
+#include <filesystem>
+#include <string>
+
+#include "vqvae/files.hpp"
+#include "vqvae/tensor.hpp"
+
+// A directory that is gone when the test is.
+class TemporaryDirectory {
+ public:
+  TemporaryDirectory() : path_(mkdtemp(std::string(std::filesystem::temp_directory_path() / "vqvae.XXXXXX").data())) {}
+  TemporaryDirectory(const TemporaryDirectory&) = delete;
+  TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
+  ~TemporaryDirectory() { std::filesystem::remove_all(path_); }
+
+  std::filesystem::path operator/(const std::string& name) const { return path_ / name; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+inline vqvae::Bytes to_bytes(const std::string& text) { return vqvae::Bytes(text.begin(), text.end()); }
+
+#endif  // VQVAE_TESTS_SUPPORT_HPP_

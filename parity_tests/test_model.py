@@ -1,0 +1,172 @@
+"""The network: every loss moves what it should, and nothing else."""
+
+import numpy as np
+import pytest
+
+from vqvae_gluon.compat import mx
+from vqvae_gluon.config import PRESETS
+from vqvae_gluon.data.images import to_tensor
+from vqvae_gluon.model.quantizer import VectorQuantizer
+from vqvae_gluon.model.vqvae import VQVAE, CodesToImages, ImagesToCodes
+
+K, D = 8, 4
+
+
+@pytest.fixture
+def quantizer():
+    mx.random.seed(1)
+    block = VectorQuantizer(K, D, prefix="q_")
+    block.initialize(mx.init.Uniform(1.0))
+    return block
+
+
+@pytest.fixture
+def z_e():
+    array = mx.nd.array(np.random.default_rng(2).normal(size=(3, D, 2, 5)))
+    array.attach_grad()
+    return array
+
+
+@pytest.fixture
+def network():
+    model = VQVAE(PRESETS["mnist"].model)
+    model.initialize(mx.init.Xavier())
+    return model
+
+
+def rows_of(z_e):
+    """Latent pixels as rows, (N*h*w, D), in NumPy."""
+    return z_e.asnumpy().transpose(0, 2, 3, 1).reshape(-1, D)
+
+
+def nearest(z_e, codebook):
+    """Equation 1 as it is written."""
+    return ((rows_of(z_e)[:, None] - codebook[None]) ** 2).sum(-1).argmin(1)
+
+
+def gradients(quantizer, z_e, output):
+    """Gradients of one output of the quantizer, summed, for the latent and the codebook."""
+    codebook = quantizer.codebook
+    codebook.zero_grad()
+    with mx.autograd.record():
+        result = quantizer(z_e)[output].sum()
+    result.backward()
+    return z_e.grad.asnumpy(), codebook.grad().asnumpy()
+
+
+def test_codes_are_the_nearest_rows(quantizer, z_e):
+    codes = quantizer(z_e)[1]
+    assert codes.shape == (3, 2, 5)
+    assert codes.dtype == np.int32
+    np.testing.assert_array_equal(codes.asnumpy().ravel(), nearest(z_e, quantizer.codebook.data().asnumpy()))
+
+
+def test_the_quantized_latent_is_the_codebook_row_exactly(quantizer, z_e):
+    z_q, codes, _, _ = quantizer(z_e)
+    expected = quantizer.codebook.data().asnumpy()[codes.asnumpy()].transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(z_q.asnumpy(), expected)
+
+
+def test_straight_through_hands_the_gradient_on_unchanged(quantizer, z_e):
+    weights = mx.nd.array(np.random.default_rng(3).normal(size=z_e.shape))
+    with mx.autograd.record():
+        result = (quantizer(z_e)[0] * weights).sum()
+    result.backward()
+    np.testing.assert_array_equal(z_e.grad.asnumpy(), weights.asnumpy())
+
+
+def test_the_reconstruction_does_not_move_the_codebook(quantizer, z_e):
+    _, of_codebook = gradients(quantizer, z_e, 0)
+    assert not of_codebook.any()
+
+
+def test_the_codebook_loss_moves_only_the_codebook(quantizer, z_e):
+    of_latent, of_codebook = gradients(quantizer, z_e, 2)
+    codebook = quantizer.codebook.data().asnumpy()
+    latents, codes = rows_of(z_e), nearest(z_e, codebook)
+    expected = np.zeros((K, D))
+    np.add.at(expected, codes, 2 * (codebook[codes] - latents) / latents.size)
+    assert not of_latent.any()
+    np.testing.assert_allclose(of_codebook, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_commitment_loss_moves_only_the_encoder(quantizer, z_e):
+    of_latent, of_codebook = gradients(quantizer, z_e, 3)
+    of_latent = of_latent.transpose(0, 2, 3, 1).reshape(-1, D)
+    codebook = quantizer.codebook.data().asnumpy()
+    latents, codes = rows_of(z_e), nearest(z_e, codebook)
+    expected = 2 * (latents - codebook[codes]) / latents.size
+    np.testing.assert_allclose(of_latent, expected, rtol=1e-5, atol=1e-7)
+    assert not of_codebook.any()
+
+
+def test_both_losses_are_means(quantizer, z_e):
+    _, codes, codebook_loss, commitment_loss = quantizer(z_e)
+    codebook = quantizer.codebook.data().asnumpy()
+    expected = ((rows_of(z_e) - codebook[codes.asnumpy().ravel()]) ** 2).mean()
+    assert codebook_loss.asscalar() == pytest.approx(expected, rel=1e-5)
+    assert commitment_loss.asscalar() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_mnist_preset_is_the_earlier_projects_network(network):
+    shapes = {name: parameter.shape for name, parameter in network.collect_params().items()}
+    assert shapes == {
+        "encoder_conv0_weight": (32, 1, 3, 3),
+        "encoder_conv0_bias": (32,),
+        "encoder_conv1_weight": (64, 32, 3, 3),
+        "encoder_conv1_bias": (64,),
+        "encoder_latent_weight": (16, 64, 1, 1),
+        "encoder_latent_bias": (16,),
+        "quantizer_codebook": (64, 16),
+        "decoder_upconv0_weight": (16, 64, 4, 4),
+        "decoder_upconv0_bias": (64,),
+        "decoder_upconv1_weight": (64, 32, 4, 4),
+        "decoder_upconv1_bias": (32,),
+        "decoder_image_weight": (1, 32, 3, 3),
+        "decoder_image_bias": (1,),
+    }
+    training = PRESETS["mnist"].training
+    assert (training.epochs, training.batch_size, training.learning_rate) == (100, 500, 1e-4)
+    assert training.reconstruction_weight == 28 * 28
+    assert PRESETS["mnist"].model.commitment_cost == 0.25
+
+
+def test_the_last_layer_is_the_transposed_convolution_with_its_kernel_turned_around():
+    convolution = mx.gluon.nn.Conv2D(1, 3, padding=1, in_channels=5)
+    transposed = mx.gluon.nn.Conv2DTranspose(1, 3, padding=1, in_channels=5)
+    for block in (convolution, transposed):
+        block.initialize()
+    kernel = convolution.weight.data().asnumpy()
+    transposed.weight.set_data(mx.nd.array(kernel[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)))
+    images = mx.nd.random.normal(shape=(2, 5, 6, 7))
+    np.testing.assert_allclose(convolution(images).asnumpy(), transposed(images).asnumpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("batch", "height", "width"), [(1, 28, 28), (7, 28, 28), (2, 8, 40)])
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_no_shape_is_baked_in(network, batch, height, width, hybrid):
+    network.hybridize(active=hybrid)
+    network(mx.nd.zeros((3, 1, 28, 28)))
+    reconstruction, codes, *losses = network(mx.nd.random.uniform(0, 255, (batch, 1, height, width)))
+    assert reconstruction.shape == (batch, 1, height, width)
+    assert codes.shape == (batch, height // 4, width // 4)
+    assert [loss.shape for loss in losses] == [(1,)] * 3
+
+
+def test_every_parameter_gets_a_gradient(network, digits):
+    with mx.autograd.record():
+        _, _, mse, codebook_loss, commitment_loss = network(mx.nd.array(to_tensor(digits[:16])))
+        loss = mse + codebook_loss + 0.25 * commitment_loss
+    loss.backward()
+    assert all(parameter.grad().asnumpy().any() for parameter in network.collect_params().values())
+
+
+def test_the_exported_halves_are_the_trained_network(network, digits):
+    images = mx.nd.array(to_tensor(digits[:4]))
+    reconstruction, codes, *_ = network(images)
+    exported_codes = ImagesToCodes(network)(images)
+    np.testing.assert_array_equal(exported_codes.asnumpy(), codes.asnumpy())
+    exported = CodesToImages(network)(exported_codes).asnumpy()
+    np.testing.assert_allclose(exported, reconstruction.asnumpy() * 255, atol=1e-3)
+    assert exported.min() >= 0
+    assert exported.max() <= 255
