@@ -70,7 +70,7 @@ def _encode(options: argparse.Namespace) -> int:
     from vqvae_gluon.files import atomic_write
 
     predictor = _open_predictor(options.bundle)
-    codes = predictor.encode(read_images(options.images, predictor.channels))
+    codes = predictor.encode(read_images(options.images, predictor.channels), str(options.images[0]))
     with atomic_write(options.output) as file:
         np.save(file, codes, allow_pickle=False)
     print(options.output)
@@ -80,7 +80,7 @@ def _encode(options: argparse.Namespace) -> int:
 def _decode(options: argparse.Namespace) -> int:
     from vqvae_gluon.data.images import output_paths, read_array, to_images, write_image
 
-    reconstruction = to_images(_open_predictor(options.bundle).decode(read_array(options.codes)))
+    reconstruction = to_images(_open_predictor(options.bundle).decode(read_array(options.codes), str(options.codes)))
     options.output.mkdir(parents=True, exist_ok=True)
     for path, image in zip(output_paths(options.output, options.codes, len(reconstruction)), reconstruction):
         write_image(path, image)
@@ -101,7 +101,7 @@ def _reconstruct(options: argparse.Namespace) -> int:
     options.output.mkdir(parents=True, exist_ok=True)
     for source in tqdm(options.images, unit="file", leave=False, disable=None):
         images = read_any(source, predictor.channels)
-        results = predictor.reconstruct(images)
+        results = predictor.reconstruct(images, str(source))
         for path, image in zip(output_paths(options.output, source, len(results)), results):
             write_image(path, image)
             print(path)

@@ -34,17 +34,17 @@ Predictor::Predictor(const Bundle& bundle)
       encoder_(bundle.encoder, {kImagesInput}),
       decoder_(bundle.decoder, {kCodesInput}) {}
 
-void Predictor::check_images(const Tensor& images) const {
+void Predictor::check_images(const Tensor& images, const std::string& name) const {
   if (images.dtype != DType::kUint8 || images.shape.size() != 4 || images.data.empty()) {
-    throw InputError("images", "must be uint8 of shape (N, H, W, C)");
+    throw InputError(name, "must hold uint8 images of shape (N, H, W, C)");
   }
   if (images.shape[3] != channels_) {
-    throw InputError("image", "has " + std::to_string(images.shape[3]) + " channels, the network takes " +
-                                  std::to_string(channels_));
+    throw InputError(
+        name, "has " + std::to_string(images.shape[3]) + " channels, the network takes " + std::to_string(channels_));
   }
   if (images.shape[1] % stride_ != 0 || images.shape[2] % stride_ != 0) {
-    throw InputError("image", "is " + std::to_string(images.shape[2]) + "x" + std::to_string(images.shape[1]) +
-                                  "; the network takes sides that " + std::to_string(stride_) + " divides");
+    throw InputError(name, "is " + std::to_string(images.shape[2]) + "x" + std::to_string(images.shape[1]) +
+                               "; the network takes sides that " + std::to_string(stride_) + " divides");
   }
 }
 

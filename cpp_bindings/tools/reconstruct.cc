@@ -80,9 +80,6 @@ vqvae::Tensor read_images(const fs::path& path, std::int64_t channels) {
   }
   vqvae::Tensor images = vqvae::read_npy(path);
   if (images.shape.size() == 3) images.shape.push_back(1);
-  if (images.dtype != vqvae::DType::kUint8 || images.shape.size() != 4 || images.data.empty()) {
-    throw vqvae::InputError(path.string(), "must hold uint8 images of shape (N, H, W) or (N, H, W, C)");
-  }
   return images;
 }
 
@@ -111,6 +108,7 @@ class Reconstruction {
     vqvae::make_directory(options_.output);
     for (const std::string& name : options_.images) {
       vqvae::Tensor images = read_images(name, predictor_.channels());
+      predictor_.check_images(images, name);
       const std::vector<fs::path> outputs = output_paths(options_, name, images.shape[0]);
       const bool fits = batch_.outputs.empty() || same_size(batch_.images, images);
       const bool full = batch_.outputs.size() >= static_cast<std::size_t>(kBatchSize);

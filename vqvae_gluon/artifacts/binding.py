@@ -47,12 +47,6 @@ class Network:
     parameters: dict[str, np.ndarray]
     operators: dict[str, str]
 
-    @property
-    def input_names(self) -> list[str]:
-        """Variables that the file has no parameter for: what a caller must feed."""
-        bound = {name[4:] for name in self.parameters}
-        return [name for name in self.symbol.list_inputs() if name not in bound]
-
 
 def read_network(files: GraphFiles) -> Network:
     """Read a symbol file and its parameters.
@@ -70,7 +64,11 @@ def read_network(files: GraphFiles) -> Network:
 
 
 def check_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> list[Finding]:
-    """What is wrong between the graph and the parameters when these inputs are fed; empty if nothing is."""
+    """What is wrong between the graph and the parameters when these inputs are fed; empty if nothing is.
+
+    Args:
+        input_shapes: by name; ``()`` for one that is not known yet.
+    """
     findings = []
     misplaced = set()
     taken = _full_names(network.symbol)
@@ -105,7 +103,7 @@ def require_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]
 
 def _shape_findings(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> list[Finding]:
     symbol = network.symbol
-    known = {name: shape for name, shape in input_shapes.items() if name in symbol.list_inputs()}
+    known = {name: shape for name, shape in input_shapes.items() if shape and name in symbol.list_inputs()}
     try:
         argument_shapes, _, auxiliary_shapes = symbol.infer_shape_partial(**known)
     except mx.MXNetError as error:

@@ -1,7 +1,7 @@
 """The reference: Gluon in Python, by way of ``SymbolBlock`` and its CachedOp."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +20,24 @@ class GluonGraph:
 
     Args:
         network: the graph and its parameters.
+        inputs: names of what will be fed.
         tapped: give the output of every node instead of the graph's own outputs.
+
+    Raises:
+        InputError: the parameters do not fit the graph.
     """
 
-    def __init__(self, network: Network, tapped: bool = False):
+    def __init__(self, network: Network, inputs: Iterable[str], tapped: bool = False):
         self._network = network
+        self._inputs = list(inputs)
+        self._checked: dict[str, tuple[int, ...]] = dict.fromkeys(self._inputs, ())
+        require_binding(network, self._checked)
         symbol = network.symbol
         if tapped:
             internals = symbol.get_internals()
             variables = set(symbol.list_inputs())
             symbol = mx.sym.Group([internals[name] for name in internals.list_outputs() if name not in variables])
         self.names: list[str] = symbol.list_outputs()
-        self._inputs = network.input_names
-        self._checked: dict[str, tuple[int, ...]] = {}
         with warnings.catch_warnings():
             # The inputs' types are those of the arrays that are fed; nothing needs to be decided here.
             warnings.filterwarnings("ignore", message="Cannot decide type")
@@ -44,12 +49,9 @@ class GluonGraph:
         """Outputs in the order of ``names``.
 
         Raises:
-            InputError: an input is missing or the parameters do not fit its shape.
+            InputError: the parameters do not fit the shapes of the inputs.
             RuntimeFailure: MXNet failed.
         """
-        for name in self._inputs:
-            if name not in inputs:
-                raise InputError(self._network.files.symbol, f"the input {name} is not fed, and is no parameter")
         shapes = {name: values.shape for name, values in inputs.items()}
         if shapes != self._checked:
             require_binding(self._network, shapes)
@@ -67,9 +69,9 @@ class GluonGraph:
         operators = self._network.operators
         result = []
         for name, values in zip(self.names, self.run(inputs)):
-            node, _, output = name.rpartition("_")
-            number = output[len("output") :]
-            result.append((f"{node}:{number}" if number else node, operators.get(node, ""), values))
+            node, found, number = name.rpartition("_output")
+            node = node if found else name
+            result.append((f"{node}:{number}" if found and number else node, operators.get(node, ""), values))
         return result
 
 
@@ -89,39 +91,44 @@ class Predictor:
         self.channels = bundle.config.model.image_channels
         self._stride = bundle.config.model.stride
         self._num_embeddings = bundle.config.model.num_embeddings
-        self._encoder = GluonGraph(read_network(bundle.graph("encoder")))
-        self._decoder = GluonGraph(read_network(bundle.graph("decoder")))
+        self._encoder = GluonGraph(read_network(bundle.graph(ENCODER)), ["data"])
+        self._decoder = GluonGraph(read_network(bundle.graph(DECODER)), ["codes"])
 
-    def encode(self, images: np.ndarray) -> np.ndarray:
+    def encode(self, images: np.ndarray, name: str = "images") -> np.ndarray:
         """uint8 (N, H, W, C) to codes int32 (N, h, w).
+
+        Args:
+            name: what messages call the images.
 
         Raises:
             InputError: the number of channels is wrong, or the stride does not divide the sides.
         """
         height, width, channels = images.shape[1:]
         if channels != self.channels:
-            raise InputError("image", f"has {channels} channels, the network takes {self.channels}")
+            raise InputError(name, f"has {channels} channels, the network takes {self.channels}")
         if height % self._stride or width % self._stride:
-            raise InputError("image", f"is {width}x{height}; the network takes sides that {self._stride} divides")
+            raise InputError(name, f"is {width}x{height}; the network takes sides that {self._stride} divides")
         return self._batched(self._encoder, "data", images, to_tensor)
 
-    def decode(self, codes: np.ndarray) -> np.ndarray:
+    def decode(self, codes: np.ndarray, name: str = "codes") -> np.ndarray:
         """Codes int32 (N, h, w) to a reconstruction float32 (N, C, H, W), 0..255.
+
+        Args:
+            name: what messages call the codes.
 
         Raises:
             InputError: these are no codes of this network.
         """
         if codes.dtype != np.int32 or codes.ndim != 3 or codes.size == 0:
-            raise InputError("codes", f"are {codes.dtype} {codes.shape}; the network takes int32 (N, h, w)")
+            raise InputError(name, f"holds {codes.dtype} {codes.shape}; codes are int32 (N, h, w)")
         if codes.min() < 0 or codes.max() >= self._num_embeddings:
-            raise InputError(
-                "codes", f"are {codes.min()}..{codes.max()}; the codebook has 0..{self._num_embeddings - 1}"
-            )
+            highest = self._num_embeddings - 1
+            raise InputError(name, f"holds codes {codes.min()}..{codes.max()}; the codebook has 0..{highest}")
         return self._batched(self._decoder, "codes", codes, np.ascontiguousarray)
 
-    def reconstruct(self, images: np.ndarray) -> np.ndarray:
-        """uint8 (N, H, W, C) to uint8 (N, H, W, C)."""
-        return to_images(self.decode(self.encode(images)))
+    def reconstruct(self, images: np.ndarray, name: str = "images") -> np.ndarray:
+        """uint8 (N, H, W, C) to uint8 (N, H, W, C); see :meth:`encode`."""
+        return to_images(self.decode(self.encode(images, name)))
 
     def _batched(self, graph: GluonGraph, name: str, values: np.ndarray, prepare) -> np.ndarray:
         starts = range(0, len(values), self._batch_size)
@@ -133,7 +140,7 @@ class GluonRuntime(Runtime):
 
     def trace_graph(self, files: GraphFiles, inputs: dict[str, np.ndarray], stage: str, path: Path) -> Trace:
         writer = TraceWriter(path, self.name)
-        _record(writer, stage, GluonGraph(read_network(files), tapped=True), inputs)
+        _record(writer, stage, GluonGraph(read_network(files), inputs, tapped=True), inputs)
         return writer.close()
 
     def trace_bundle(self, bundle: Path, images: Sequence[Path], path: Path) -> Trace:
@@ -142,10 +149,10 @@ class GluonRuntime(Runtime):
         pixels = read_images(images, predictor.channels)
         writer = TraceWriter(path, self.name)
         writer.add(INPUT, "pixels", "input", pixels)
-        codes = predictor.encode(pixels)
+        codes = predictor.encode(pixels, str(images[0]))
         reconstruction = predictor.decode(codes)
         for stage, inputs in ((ENCODER, {"data": to_tensor(pixels)}), (DECODER, {"codes": codes})):
-            _record(writer, stage, GluonGraph(read_network(opened.graph(stage)), tapped=True), inputs)
+            _record(writer, stage, GluonGraph(read_network(opened.graph(stage)), inputs, tapped=True), inputs)
         writer.add(OUTPUT, "codes", "output", codes)
         writer.add(OUTPUT, "reconstruction", "output", reconstruction)
         writer.add(OUTPUT, "image", "output", to_images(reconstruction))

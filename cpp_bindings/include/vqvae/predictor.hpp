@@ -20,8 +20,11 @@ class Predictor {
   // Channels of an image: 1 or 3.
   std::int64_t channels() const { return channels_; }
 
-  // uint8 (N, H, W, C) to codes int32 (N, h, w). Throws InputError if the number of channels is wrong or the stride
-  // does not divide the sides.
+  // Throws InputError unless images are uint8 (N, H, W, C) of the right number of channels, with sides that the stride
+  // divides. `name` is what the message calls them.
+  void check_images(const Tensor& images, const std::string& name = "images") const;
+
+  // Images that pass check_images to codes int32 (N, h, w).
   Tensor encode(const Tensor& images);
 
   // Codes int32 (N, h, w) to a reconstruction float32 (N, C, H, W), 0..255. Throws InputError if these are no codes of
@@ -36,8 +39,6 @@ class Predictor {
   Tensor reconstruct(const Tensor& images, TraceWriter* trace);
 
  private:
-  void check_images(const Tensor& images) const;
-
   std::int64_t channels_;
   std::int64_t stride_;
   std::int64_t num_embeddings_;

@@ -1,0 +1,104 @@
+"""Data sets and image files: what is there is read exactly, what is wrong is named with its remedy."""
+
+import gzip
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from vqvae_gluon.data import fingerprint, load_split, mnist, open_images
+from vqvae_gluon.data.images import decode_image, encode_png, read_image, read_images, to_images, to_tensor, write_image
+from vqvae_gluon.errors import InputError
+
+
+def test_mnist_is_the_official_one():
+    train, test = load_split("mnist", "train", 1), load_split("mnist", "test", 1)
+    assert (train.shape, test.shape) == ((60000, 28, 28, 1), (10000, 28, 28, 1))
+    # The means that everybody quotes.
+    assert train.mean() / 255 == pytest.approx(0.1307, abs=5e-5)
+    assert test.mean() / 255 == pytest.approx(0.1325, abs=5e-5)
+
+
+def test_mnist_from_a_directory(tmp_path):
+    name, _ = mnist.FILES["test"]
+    load_split("mnist", "test", 1)  # Fills the cache.
+    (tmp_path / name).write_bytes((mnist.cache_directory() / name).read_bytes())
+    np.testing.assert_array_equal(load_split("mnist", "test", 1, tmp_path), load_split("mnist", "test", 1))
+
+
+def test_a_missing_mnist_file_is_named(tmp_path):
+    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte.gz: is missing; put the official file there"):
+        load_split("mnist", "test", 1, tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", gzip.compress(b"\0\0\x08\x03" + bytes(12))])
+def test_a_damaged_mnist_file_is_named(tmp_path, content):
+    (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(content)
+    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte.gz: is damaged: its SHA-1 is not c3a25af"):
+        load_split("mnist", "test", 1, tmp_path)
+
+
+def test_an_unknown_data_set_is_named():
+    with pytest.raises(InputError, match="imagenet: is no data set; the names are mnist, images"):
+        load_split("imagenet", "train", 1)
+
+
+def test_an_image_folder(tmp_path, digits):
+    (tmp_path / "test" / "deep").mkdir(parents=True)
+    write_image(tmp_path / "test" / "b.png", digits[1])
+    write_image(tmp_path / "test" / "deep" / "a.PNG", digits[2])
+    write_image(tmp_path / "test" / "a.png", digits[0])
+    (tmp_path / "test" / "notes.txt").write_text("no image")
+    np.testing.assert_array_equal(load_split("images", "test", 1, tmp_path), digits[:3])
+
+
+def test_an_image_folder_without_images_is_named(tmp_path):
+    (tmp_path / "test").mkdir()
+    with pytest.raises(InputError, match="holds no PNG or JPEG file"):
+        load_split("images", "test", 1, tmp_path)
+
+
+def test_images_of_two_sizes_are_named(tmp_path, digits):
+    write_image(tmp_path / "a.png", digits[0])
+    write_image(tmp_path / "b.png", digits[1][:24])
+    with pytest.raises(InputError, match=r"b.png: is 28x24, but the images before it are 28x28"):
+        read_images([tmp_path / "a.png", tmp_path / "b.png"], 1)
+
+
+def test_images_are_fed_in_batches(tmp_path, digits):
+    np.save(tmp_path / "digits.npy", digits[:10])
+    images = open_images(str(tmp_path / "digits.npy"), 1, count=7)
+    sizes: list[int] = []
+    for files, count in images.batches(3):
+        np.testing.assert_array_equal(read_images(files, 1), digits[sum(sizes) : sum(sizes) + count])
+        sizes.append(count)
+    assert sizes == [3, 3, 1]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_png_keeps_every_pixel(channels):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 5, channels), dtype=np.uint8)
+    np.testing.assert_array_equal(decode_image(encode_png(pixels), channels), pixels)
+
+
+def test_tensors_and_back(digits):
+    tensor = to_tensor(digits[:5])
+    assert (tensor.shape, tensor.dtype) == ((5, 1, 28, 28), np.float32)
+    np.testing.assert_array_equal(to_images(tensor), digits[:5])
+    assert to_images(np.array([[[[0.5, 1.5, 2.4, 254.6]]]], np.float32)).ravel().tolist() == [0, 2, 2, 255]
+
+
+@pytest.mark.parametrize("mode", ["I;16", "CMYK"])
+def test_kinds_of_image_that_are_not_read_are_named(tmp_path, mode):
+    path = tmp_path / ("x.png" if mode == "I;16" else "x.jpg")
+    PIL.Image.new(mode, (8, 8)).save(path)
+    with pytest.raises(InputError, match=rf"{path.name}: is not a readable .+ mode {mode}; save it with 8 bits"):
+        read_image(path, 1)
+
+
+def test_the_fingerprint_knows_shape_and_pixels(digits):
+    a, b = digits[:2], digits[:2].copy()
+    assert fingerprint(a) == fingerprint(b)
+    b[1, 27, 27, 0] ^= 1
+    assert fingerprint(a) != fingerprint(b)
+    assert fingerprint(a) != fingerprint(a.reshape(4, 14, 28, 1))
