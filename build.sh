@@ -85,12 +85,13 @@ setup_cpp() {
 }
 
 build_cpp() {
+  local generator=()
   setup_cpp
   if [ ! -e "$CPP/build/CMakeCache.txt" ]; then
     say "Building the C++ side"
-    cmake -S "$CPP" -B "$CPP/build" $(command -v ninja >/dev/null && echo -G Ninja) \
-      -DPython3_EXECUTABLE="$PWD/$VENV/bin/python" >/dev/null
+    command -v ninja >/dev/null && generator=(-G Ninja)
   fi
+  cmake -S "$CPP" -B "$CPP/build" "${generator[@]}" -DPython3_EXECUTABLE="$PWD/$VENV/bin/python" >/dev/null
   cmake --build "$CPP/build" --parallel "$(nproc)" >&2
 }
 

@@ -92,6 +92,7 @@ def read_any(path: Path, channels: int) -> np.ndarray:
     Raises:
         InputError: the file is missing, damaged or of another kind.
     """
+    path = Path(path)
     if path.suffix != ".npy":
         return read_image(path, channels)[np.newaxis]
     images = read_array(path)

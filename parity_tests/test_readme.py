@@ -1,0 +1,113 @@
+"""The README tells the truth: every command in it is run, and prints what it says."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PRETRAINED, ROOT
+
+README = (ROOT / "README.md").read_text()
+
+# What is running while this is read; test_house.py shows that these two lead here.
+RUNNING = {"bash build.sh test", "source .venv/bin/activate", "pytest parity_tests"}
+
+# A full schedule takes hours. The command is run as it is written, on a schedule of a moment.
+SHORT = {
+    "vqvae-gluon train --preset mnist --output runs/mnist": " --epochs 1 --batch-size 100 --dataset images --data "
+}
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands() -> list[str]:
+    return [line for block in blocks("bash") for line in block.splitlines() if line not in RUNNING]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A directory to write into, with all of the repository in it by links."""
+    path = tmp_path_factory.mktemp("checkout")
+    for entry in ROOT.iterdir():
+        if entry.name not in ("build", "runs", "reconstructions", ".git"):
+            (path / entry.name).symlink_to(entry)
+    for split in ("train", "test"):
+        (path / "digits" / split).mkdir(parents=True)
+        for copy in range(100 if split == "train" else 1):
+            for digit in (PRETRAINED / "digits").iterdir():
+                (path / "digits" / split / f"{copy}-{digit.name}").symlink_to(digit)
+    return path
+
+
+def without_numbers(text: str) -> str:
+    """Another processor rounds differently in the last digit of what diverged."""
+    return re.sub(r"-?\d[\d.e+-]*", "#", text)
+
+
+def run(command: str, directory: Path) -> subprocess.CompletedProcess:
+    """Run a command as a user would in the activated environment."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    arguments = ["bash", "-c", command]
+    return subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_every_command_works_and_prints_what_it_says(checkout):
+    printed = {}
+    for command in commands():
+        if command == "bash build.sh":
+            continue
+        extra = SHORT.get(command, "")
+        result = run(command + (f"{extra}{checkout / 'digits'}" if extra else ""), checkout)
+        expected = 4 if "--candidate-bundle" in command else 0
+        assert result.returncode == expected, f"{command}: {result.stderr}"
+        printed[command] = result.stdout
+    agreed, diverged = blocks("text")
+    assert printed["vqvae-gluon parity pretrained/mnist --candidate cpp --count 1000"] == agreed
+    (command,) = (command for command in printed if "--candidate-bundle" in command)
+    assert without_numbers(printed[command]) == without_numbers(diverged)
+
+
+def test_first_light():
+    """bash build.sh, in the checkout itself: what it has done before it does not do again."""
+    result = run("bash build.sh", ROOT)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1].startswith("AGREE: cpp against gluon on 64 images")
+    for picture in ("report/overview.png", "report/index.html", "cpp/00.png", "python/00.png", "run/losses.png"):
+        assert (ROOT / "build/first-light" / picture).stat().st_size > 0
+        assert picture.split("/")[0] in result.stderr
+
+
+def test_the_python_example_gives_what_its_comments_say(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    (code,) = blocks("python")
+    names: dict = {}
+    exec(code, names)
+    shapes = re.findall(r"^(\w+) = .*# (\w+) (\(.*\))$", code, re.MULTILINE)
+    assert len(shapes) == 3
+    for name, dtype, shape in shapes:
+        assert (names[name].dtype, str(names[name].shape)) == (np.dtype(dtype), shape)
+
+
+def test_links_lead_somewhere():
+    for document in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "pretrained/README.md"):
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_numbers_of_the_pretrained_bundle_are_its_own():
+    manifest = json.loads((PRETRAINED / "manifest.json").read_text())
+    text = (ROOT / "pretrained/README.md").read_text()
+    metrics = manifest["metrics"]
+    values = (f"{metrics['validation_mse']:.5f}", f"{metrics['test_mse']:.5f}", metrics["test_codes_used"])
+    assert f"| {manifest['epoch']} | {values[0]} | {values[1]} | {values[2]} |" in text
+
+
+def test_build_sh_help_and_usage(checkout):
+    assert "bash build.sh [COMMAND]" in run("bash build.sh --help", ROOT).stdout
+    assert run("bash build.sh bogus", ROOT).returncode == 2
