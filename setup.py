@@ -32,7 +32,7 @@ setup(
     ],
     extras_require={
         "test": TEST,
-        "dev": [*TEST, "ruff", "mypy", "clang-format", "clang-tidy", "pre-commit"],
+        "dev": [*TEST, "ruff", "mypy", "clang-format", "clang-tidy"],
     },
     entry_points={"console_scripts": ["vqvae-gluon=vqvae_gluon.cli:main"]},
 )

@@ -17,9 +17,8 @@ README = (ROOT / "README.md").read_text()
 RUNNING = {"bash build.sh test", "source .venv/bin/activate", "pytest parity_tests"}
 
 # A full schedule takes hours. The command is run as it is written, on a schedule of a moment.
-SHORT = {
-    "vqvae-gluon train --preset mnist --output runs/mnist": " --epochs 1 --batch-size 100 --dataset images --data "
-}
+TRAIN = "vqvae-gluon train --preset mnist --output runs/mnist"
+MOMENT = " --epochs 1 --batch-size 100 --dataset images --data digits"
 
 
 def blocks(language: str) -> list[str]:
@@ -62,8 +61,7 @@ def test_every_command_works_and_prints_what_it_says(checkout):
     for command in commands():
         if command == "bash build.sh":
             continue
-        extra = SHORT.get(command, "")
-        result = run(command + (f"{extra}{checkout / 'digits'}" if extra else ""), checkout)
+        result = run(command + (MOMENT if command == TRAIN else ""), checkout)
         expected = 4 if "--candidate-bundle" in command else 0
         assert result.returncode == expected, f"{command}: {result.stderr}"
         printed[command] = result.stdout
