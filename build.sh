@@ -41,7 +41,9 @@ install_packages() {
 
 find_python() {
   local name
-  for name in ${PYTHON:-python3 python3.12 python3.11 python3.10 python3.9}; do
+  local names=(python3 python3.12 python3.11 python3.10 python3.9)
+  [ -z "${PYTHON:-}" ] || names=("$PYTHON")
+  for name in "${names[@]}"; do
     if "$name" -c 'import sys; sys.exit(not (3, 9) <= sys.version_info < (3, 13))' 2>/dev/null; then
       echo "$name"
       return
@@ -53,7 +55,7 @@ find_python() {
 # The virtual environment with the package and the extras named, at the versions of constraints.txt.
 setup_python() {
   local extras=$1 python stamp
-  if [ ! -x "$VENV/bin/python" ]; then
+  if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
     python=$(find_python)
     "$python" -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
     say "Making $VENV with $("$python" --version)"
@@ -63,8 +65,8 @@ setup_python() {
   stamp="$VENV/.installed-$extras-$(cat setup.py constraints.txt | sha256sum | cut -c1-16)"
   if [ ! -e "$stamp" ]; then
     say "Installing the Python side ($extras)"
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
-      --editable ".[$extras]"
+    PIP_CONSTRAINT="$PWD/constraints.txt" "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
+      --editable ".[$extras]" || die "the packages could not be installed; see above, then run this again"
     touch "$stamp"
   fi
 }
@@ -105,9 +107,12 @@ first_light() {
   if [ ! "$bundle/manifest.json" -nt "$run/best.npz" ]; then
     "$VENV/bin/vqvae-gluon" export "$run" --output "$bundle"
   fi
-  say "Reconstructing ${#digits[@]} test digits in Python and in C++"
-  "$VENV/bin/vqvae-gluon" reconstruct "$bundle" "${digits[@]}" --output "$OUT/python" >/dev/null
-  "$CPP/build/reconstruct" --bundle "$bundle" --output "$OUT/cpp" "${digits[@]}" >/dev/null
+  if [ ! "$OUT/cpp" -nt "$bundle/manifest.json" ] || [ ! "$OUT/cpp" -nt "$CPP/build/reconstruct" ]; then
+    say "Reconstructing ${#digits[@]} test digits in Python and in C++"
+    rm -rf "$OUT/python" "$OUT/cpp"
+    "$VENV/bin/vqvae-gluon" reconstruct "$bundle" "${digits[@]}" --output "$OUT/python" >/dev/null
+    "$CPP/build/reconstruct" --bundle "$bundle" --output "$OUT/cpp" "${digits[@]}" >/dev/null
+  fi
   say "Comparing the two, layer by layer"
   "$VENV/bin/vqvae-gluon" parity "$bundle" --candidate cpp --data "$DIGITS" --html "$OUT/report"
   cat >&2 <<TEXT
@@ -123,7 +128,7 @@ run_tests() {
   say "pytest parity_tests"
   "$VENV/bin/python" -m pytest parity_tests "$@"
   say "ctest"
-  ctest --test-dir "$CPP/build" --output-on-failure
+  (cd "$CPP/build" && ctest --output-on-failure --no-tests=error)
 }
 
 train() {
@@ -149,9 +154,15 @@ case "${1:-}" in
   "") first_light ;;
   test) run_tests "${@:2}" ;;
   train) train "${@:2}" ;;
-  cpp) setup_python test && build_cpp ;;
+  cpp)
+    setup_python test
+    build_cpp
+    ;;
   lint) lint ;;
-  setup) setup_python test && setup_cpp ;;
+  setup)
+    setup_python test
+    setup_cpp
+    ;;
   -h | --help | help) usage ;;
   *) usage >&2; exit 2 ;;
 esac

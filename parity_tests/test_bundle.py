@@ -159,6 +159,9 @@ GRAPH_ATTACKS = {
     "two of one name": lambda graph: graph["nodes"][3].update(name="data"),
     "no nodes": lambda graph: graph.update(nodes=[]),
     "node without operator": lambda graph: graph["nodes"][4].pop("op"),
+    "inputs that are no list": lambda graph: graph["nodes"][4].update(inputs={}),
+    "reference of truth": lambda graph: graph["nodes"][4].update(inputs=[[True, 0, 0]]),
+    "attributes that are no object": lambda graph: graph["nodes"][4].update(attrs=5),
 }
 
 
@@ -168,13 +171,49 @@ def test_a_graph_that_is_not_sound_is_rejected(bundle, encoder, tmp_path, attack
     GRAPH_ATTACKS[attack](graph)
     encoder.symbol.write_text(json.dumps(graph))
     sign(bundle)
-    check_both_reject(bundle, ["encoder-symbol.json", "is not a sound MXNet graph"], tmp_path)
+    check_both_reject(
+        bundle, ["encoder-symbol.json", "is not a sound MXNet graph", "export the network again"], tmp_path
+    )
 
 
-def test_an_operator_that_mxnet_does_not_know_is_an_error(bundle, encoder):
+def test_an_operator_that_mxnet_does_not_know_is_rejected(bundle, encoder, tmp_path):
     encoder.symbol.write_text(encoder.symbol.read_text().replace('"Convolution"', '"Confusion"'))
-    with pytest.raises(InputError, match=r"encoder-symbol.json: is refused by MXNet"):
-        read_network(encoder)
+    sign(bundle)
+    check_both_reject(bundle, ["encoder-symbol.json: is refused by MXNet"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("", "format", 1.5),
+        ("", "format", True),
+        ("", "format", 2**32 + 1),
+        ("input", "channels", 3),
+        ("input", "channels", "1"),
+        ("codes", "num_embeddings", 63),
+        ("", "input", {}),
+        ("", "codes", None),
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_rejected(bundle, tmp_path, section, key, value):
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    (manifest[section] if section else manifest)[key] = value
+    path.write_text(json.dumps(manifest))
+    check_both_reject(bundle, ["manifest.json", "is not a sound manifest"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("image_channels", 5), ("num_embeddings", "64"), ("hidden_channels", "ab"), ("hidden_channels", [])],
+)
+def test_a_config_of_wrong_types_is_rejected(bundle, key, value):
+    path = bundle / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["config"]["model"][key] = value
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match=rf"manifest.json: is not a sound manifest \(.*{key}"):
+        open_bundle(bundle)
 
 
 def test_auxiliary_states_have_their_own_prefix(tmp_path):

@@ -61,7 +61,7 @@ def test_an_image_folder_without_images_is_named(tmp_path):
 def test_images_of_two_sizes_are_named(tmp_path, digits):
     write_image(tmp_path / "a.png", digits[0])
     write_image(tmp_path / "b.png", digits[1][:24])
-    with pytest.raises(InputError, match=r"b.png: is 28x24, but the images before it are 28x28"):
+    with pytest.raises(InputError, match=r"b.png: is 28x24 of 1 channels, but the images before it are 28x28"):
         read_images([tmp_path / "a.png", tmp_path / "b.png"], 1)
 
 

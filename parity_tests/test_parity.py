@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from conftest import PRETRAINED, alter_parameters, run_cli
 from vqvae_gluon.artifacts.bundle import graph_files, open_bundle
 from vqvae_gluon.artifacts.graph import read_graph
 from vqvae_gluon.data import Images
-from vqvae_gluon.errors import DIVERGED, DONE, REJECTED, USAGE
+from vqvae_gluon.errors import DIVERGED, DONE, REJECTED, USAGE, RuntimeFailure
 from vqvae_gluon.parity.harness import compare_bundles
 from vqvae_gluon.parity.report import to_json
 from vqvae_gluon.runtimes.cpp import CppRuntime
@@ -61,9 +62,10 @@ def test_a_thousand_digits_agree_bit_for_bit(digits):
 
 def test_parameters_of_every_layer_are_covered():
     stored = {
-        (stage, name)
+        (stage, node.name)
         for stage in ("encoder", "decoder")
-        for name in read_graph(graph_files(PRETRAINED, stage).symbol).variables
+        for node in read_graph(graph_files(PRETRAINED, stage).symbol).nodes
+        if node.is_variable
     }
     assert {(stage, name) for stage, name, _ in PARAMETERS} == stored - {("encoder", "data"), ("decoder", "codes")}
 
@@ -134,6 +136,49 @@ def test_the_decoder_is_judged_on_the_references_codes(bundle, digits):
     assert all(node["equal"] for node in report["nodes"] if node["stage"] == "decoder")
 
 
+def test_an_operator_that_these_images_do_not_show_is_found_all_the_same(bundle, digits):
+    path = graph_files(bundle, "decoder").symbol
+    path.write_text(path.read_text().replace('"a_max": "255.0"', '"a_max": "1000.0"'))
+    report = judge(bundle, digits[:4])
+    assert all(node["equal"] for node in report["nodes"])
+    assert report["verdict"] == "diverge"
+    assert report["cause"] == {"name": "graph differs", "evidence": "reconstruction: a_max is 255.0 against 1000.0"}
+    assert report["first_divergent"]["node"] == "reconstruction"
+
+
+def test_hints_and_the_order_of_a_file_are_no_difference(bundle, digits):
+    path = graph_files(bundle, "encoder").symbol
+    graph = json.loads(path.read_text())
+    for node in graph["nodes"]:
+        if node["op"] == "Convolution":
+            node["attrs"] = dict(reversed(node["attrs"].items()), workspace="2048", __note__="mine")
+    path.write_text(json.dumps(dict(reversed(graph.items())), indent=7))
+    assert judge(bundle, digits[:4])["verdict"] == "agree"
+
+
+def test_another_output_of_the_same_graph_is_found(bundle, digits):
+    path = graph_files(bundle, "decoder").symbol
+    graph = json.loads(path.read_text())
+    graph["heads"] = [[len(graph["nodes"]) - 2, 0, 0]]
+    path.write_text(json.dumps(graph))
+    report = judge(bundle, digits[:4])
+    assert report["verdict"] == "diverge"
+    assert report["cause"]["name"] == "graph differs"
+    assert "the graph's outputs are" in report["cause"]["evidence"]
+
+
+def test_a_divergence_in_shape_is_reported_with_pictures(bundle, tmp_path):
+    path = graph_files(bundle, "encoder").symbol
+    path.write_text(path.read_text().replace('"stride": "(2, 2)"', '"stride": "(1, 1)"', 1))
+    arguments = ["--candidate", "cpp", "--candidate-bundle", bundle, "--count", 4, "--html", tmp_path / "page"]
+    result = run_cli("parity", PRETRAINED, *arguments)
+    assert result.returncode == DIVERGED, result.stderr
+    assert (
+        "encoder/encoder_conv0_fwd (Convolution): the shape is (4, 32, 14, 14) against (4, 32, 28, 28)" in result.stdout
+    )
+    assert (tmp_path / "page" / "overview.png").exists()
+
+
 class Tampered(CppRuntime):
     """The binary, with its trace altered afterwards: what a deployed program's own fault would look like."""
 
@@ -154,6 +199,59 @@ def test_a_node_that_is_not_recorded_is_no_agreement(digits):
     assert report["verdict"] == "diverge"
     assert report["skipped"] == [{"stage": "encoder", "node": "encoder_relu1_fwd"}]
     assert report["first_divergent"]["node"] == "encoder_relu1_fwd"
+
+
+def test_a_trace_whose_values_are_not_those_of_its_index_is_no_agreement(digits):
+    def zero(trace):
+        node = next(node for node in trace.nodes if node.name == "encoder_conv1_fwd")
+        np.save(node.path, np.zeros(node.shape, node.dtype))
+
+    report = judge(PRETRAINED, digits[:4], Tampered(zero))
+    assert report["verdict"] == "invalid"
+    assert "is not what trace.json says" in report["failure"]
+
+
+def test_a_candidate_that_fails_later_leaves_what_was_compared(digits):
+    class Failing(CppRuntime):
+        calls = 0
+
+        def trace_bundle(self, bundle, images, path):
+            self.calls += 1
+            if self.calls > 1:
+                raise RuntimeFailure("reconstruct", "was ended by signal 9")
+            return super().trace_bundle(bundle, images, path)
+
+    report = judge(PRETRAINED, digits[:256], Failing())
+    assert (report["verdict"], report["nodes_compared"]) == ("invalid", 24)
+    assert report["failure"] == "reconstruct: was ended by signal 9"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"nothing"])
+def test_a_candidate_that_cannot_be_read_is_a_report_and_one_line(bundle, content):
+    path = graph_files(bundle, "decoder").params
+    path.unlink() if content is None else path.write_bytes(content)
+    arguments = ["--candidate", "cpp", "--candidate-bundle", bundle, "--count", 4, "--json"]
+    result = run_cli("parity", PRETRAINED, *arguments)
+    assert result.returncode == REJECTED
+    assert json.loads(result.stdout)["verdict"] == "invalid"
+    assert re.fullmatch(r"vqvae-gluon: error: \S+decoder-0000.params: .+; export the network again\n", result.stderr)
+
+
+def test_images_of_one_name_in_several_folders(tmp_path):
+    for number in range(3):
+        (tmp_path / str(number)).mkdir()
+        shutil.copy(PRETRAINED / "digits" / f"0{number}.png", tmp_path / str(number) / "-a b.png")
+    result = run_cli("parity", PRETRAINED, "--candidate", "cpp", "--data", tmp_path)
+    assert result.stdout.startswith("AGREE: cpp against gluon on 3 images"), result.stderr
+
+
+def test_a_bundle_without_a_test_set_of_its_own_asks_for_images(bundle):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["data"]["name"] = "images"
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    result = run_cli("parity", bundle, "--candidate", "cpp")
+    assert result.returncode == USAGE
+    assert "--data: is needed" in result.stderr
 
 
 def test_a_parameter_that_is_missing_is_named(bundle):

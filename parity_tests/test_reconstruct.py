@@ -7,7 +7,7 @@ import subprocess
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import PRETRAINED, run_cli, run_reconstruct
+from conftest import PRETRAINED, run_cli, run_cli_here, run_reconstruct
 
 from vqvae_gluon.artifacts.bundle import graph_files
 from vqvae_gluon.artifacts.trace import open_trace
@@ -146,7 +146,6 @@ def test_a_plain_export_is_traced_on_any_input(tmp_path):
         [],
         ["--bogus"],
         ["--bundle", PRETRAINED],
-        ["--bundle", PRETRAINED, DIGITS[0], DIGITS[0]],
         ["--symbol", "x"],
         ["--bundle", PRETRAINED, "--symbol", "x", DIGITS[0]],
         ["--symbol", "x", "--params", "y", "--input", "data", "--trace", "z"],
@@ -157,6 +156,46 @@ def test_words_that_do_not_fit_are_a_usage_error(arguments):
     assert result.returncode == USAGE
     assert result.stderr.startswith("reconstruct: error: ")
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_nothing_is_overwritten(tmp_path, digits):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "x.png").write_bytes(DIGITS[0].read_bytes())
+    for run, arguments in ((run_cli, ["reconstruct", PRETRAINED]), (run_reconstruct, ["--bundle", PRETRAINED])):
+        for images, output in (
+            ([tmp_path / "a/x.png"], tmp_path / "a"),
+            ([tmp_path / "a/x.png", tmp_path / "b/x.png"], tmp_path / run.__name__),
+        ):
+            result = run(*arguments, *images, "--output", output)
+            assert result.returncode == USAGE
+            assert "x.png: would be overwritten by the reconstruction of" in result.stderr
+    assert (tmp_path / "a/x.png").read_bytes() == DIGITS[0].read_bytes()
+
+
+NPY_ATTACKS = {
+    "empty": lambda data: b"",
+    "archive": lambda data: b"PK\x03\x04" + data,
+    "cut": lambda data: data[:-1],
+    "longer": lambda data: data + b"\0",
+    "huge": lambda data: data.replace(b"(4, 28, 28), }", b"(10000000000000, 28, 28), }"),
+    "negative": lambda data: data.replace(b"(4, ", b"(-4,"),
+    "header": lambda data: data.replace(b"'shape': (", b"'shape': {"),
+    "order": lambda data: data.replace(b"'fortran_order': False", b"'fortran_order': True "),
+    "objects": lambda data: data.replace(b"|u1", b"|O8"),
+}
+
+
+@pytest.mark.parametrize("attack", NPY_ATTACKS)
+def test_batch_files_that_are_not_sound_are_rejected_by_both(tmp_path, digits, attack):
+    path = tmp_path / "x.npy"
+    np.save(path, digits[:4, :, :, 0])
+    path.write_bytes(NPY_ATTACKS[attack](path.read_bytes()))
+    for run, arguments in ((run_cli_here, ["reconstruct", PRETRAINED]), (run_reconstruct, ["--bundle", PRETRAINED])):
+        result = run(*arguments, path, "--output", tmp_path / "out")
+        assert result.returncode == REJECTED
+        assert "x.npy: is not an .npy file that can be read" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
 
 
 def test_help_and_version():

@@ -12,10 +12,11 @@ from vqvae_gluon.compat import mx
 from vqvae_gluon.config import PRESETS
 from vqvae_gluon.data import fingerprint, load_split
 from vqvae_gluon.data.images import write_image
-from vqvae_gluon.errors import DONE, FAILED, REJECTED
+from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE
 from vqvae_gluon.model.vqvae import VQVAE
 from vqvae_gluon.training import checkpoint
 from vqvae_gluon.training.metrics import evaluate, perplexity
+from vqvae_gluon.training.plots import pairs_grid
 
 FLAGS = ["--batch-size", 32, "--validation-images", 64, "--learning-rate", 1e-3, "--reconstruction-weight", 1]
 
@@ -133,6 +134,18 @@ def test_the_measured_error_is_that_of_all_images(digits):
     parts = evaluate(model, digits[:50], 16, 64)
     assert parts["mse"] == pytest.approx(whole["mse"], rel=1e-5)
     assert parts["codes_used"] == whole["codes_used"]
+
+
+def test_a_few_test_images_are_enough_for_a_grid(digits):
+    assert pairs_grid(digits[:3], digits[3:6]).shape == (64, 96, 1)
+    assert pairs_grid(digits[:64], digits[:64]).shape == (256, 512, 1)
+
+
+@pytest.mark.parametrize("flag", [["--seed", -1], ["--learning-rate", "nan"], ["--epochs", 0], ["--batch-size", 1.5]])
+def test_numbers_out_of_range_are_a_usage_error(flag):
+    result = run_cli("train", *flag)
+    assert result.returncode == USAGE
+    assert f"options: argument {flag[0]}: invalid " in result.stderr
 
 
 def test_perplexity():

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import math
 import sys
 from pathlib import Path
 from typing import NoReturn, Optional
@@ -78,9 +79,10 @@ def _encode(options: argparse.Namespace) -> int:
 
 
 def _decode(options: argparse.Namespace) -> int:
-    from vqvae_gluon.data.images import output_paths, read_array, to_images, write_image
+    from vqvae_gluon.data.images import output_paths, to_images, write_image
+    from vqvae_gluon.files import read_npy
 
-    reconstruction = to_images(_open_predictor(options.bundle).decode(read_array(options.codes), str(options.codes)))
+    reconstruction = to_images(_open_predictor(options.bundle).decode(read_npy(options.codes), str(options.codes)))
     options.output.mkdir(parents=True, exist_ok=True)
     for path, image in zip(output_paths(options.output, options.codes, len(reconstruction)), reconstruction):
         write_image(path, image)
@@ -93,16 +95,19 @@ def _reconstruct(options: argparse.Namespace) -> int:
 
     from vqvae_gluon.data.images import output_paths, read_any, write_image
 
-    stems = [path.stem for path in options.images]
-    for path in options.images:
-        if stems.count(path.stem) > 1:
-            raise UsageError(path, "another image has the same name, and one would overwrite the other")
     predictor = _open_predictor(options.bundle)
     options.output.mkdir(parents=True, exist_ok=True)
+    taken = {path.resolve() for path in options.images}
     for source in tqdm(options.images, unit="file", leave=False, disable=None):
         images = read_any(source, predictor.channels)
-        results = predictor.reconstruct(images, str(source))
-        for path, image in zip(output_paths(options.output, source, len(results)), results):
+        paths = output_paths(options.output, source, len(images))
+        for path in paths:
+            if path.resolve() in taken:
+                raise UsageError(
+                    path, f"would be overwritten by the reconstruction of {source}; choose another --output"
+                )
+            taken.add(path.resolve())
+        for path, image in zip(paths, predictor.reconstruct(images, str(source))):
             write_image(path, image)
             print(path)
     return DONE
@@ -110,13 +115,19 @@ def _reconstruct(options: argparse.Namespace) -> int:
 
 def _parity(options: argparse.Namespace) -> int:
     from vqvae_gluon.artifacts.bundle import open_bundle
-    from vqvae_gluon.data import open_images
-    from vqvae_gluon.parity.harness import compare_bundles
+    from vqvae_gluon.data import DATASETS, open_images
+    from vqvae_gluon.parity.harness import INVALID, compare_bundles
     from vqvae_gluon.parity.report import to_json, to_text, write_html
     from vqvae_gluon.runtimes import RUNTIMES
 
     bundle = open_bundle(options.bundle)
+    if options.html:
+        options.html.mkdir(parents=True, exist_ok=True)
     source = options.data or bundle.manifest["data"]["name"]
+    if options.data is None and source not in DATASETS:
+        raise UsageError(
+            "--data", f"is needed: {options.bundle} was trained on '{source}', which has no test set to fetch"
+        )
     images = open_images(source, bundle.config.model.image_channels, options.count)
     report = compare_bundles(
         RUNTIMES[options.reference](),
@@ -129,6 +140,8 @@ def _parity(options: argparse.Namespace) -> int:
     print(json.dumps(to_json(report), indent=2) if options.json else to_text(report))
     if options.html:
         print(f"report: {write_html(report, options.html)}", file=sys.stderr)
+    if report.verdict == INVALID and report.failure is not None:
+        raise report.failure
     return _VERDICT_EXIT_CODES[report.verdict]
 
 
@@ -151,6 +164,22 @@ def _positive(text: str) -> int:
     return number
 
 
+def _rate(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise ValueError
+    return number
+
+
+def _seed(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**31:
+        raise ValueError
+    return number
+
+
+_rate.__name__ = "number above 0"
+_seed.__name__ = "whole number from 0 to 2**31 - 1"
 _positive.__name__ = "whole number from 1 on"  # argparse puts it into its messages.
 
 
@@ -197,10 +226,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, kind in (
         ("epochs", _positive),
         ("batch_size", _positive),
-        ("learning_rate", float),
-        ("reconstruction_weight", float),
+        ("learning_rate", _rate),
+        ("reconstruction_weight", _rate),
         ("validation_images", _positive),
-        ("seed", int),
+        ("seed", _seed),
     ):
         text = f"(mnist: {getattr(schedule, name):g})"
         train.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)

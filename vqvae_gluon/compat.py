@@ -36,4 +36,11 @@ def import_mxnet():
     return importlib.import_module("mxnet")
 
 
+def mxnet_reason(error: Exception) -> str:
+    """The line of an MXNet error that says what is wrong: the last one that is no part of a stack trace."""
+    lines = [line.strip() for line in str(error).partition("Stack trace:")[0].splitlines()]
+    told = [line for line in lines if line and not line.startswith(('File "', "Traceback"))]
+    return told[-1] if told else type(error).__name__
+
+
 mx = import_mxnet()

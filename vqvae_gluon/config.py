@@ -4,8 +4,6 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-from vqvae_gluon.errors import InputError
-
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -50,7 +48,7 @@ class TrainingConfig:
     epochs: int = 100
     batch_size: int = 500
     learning_rate: float = 1e-4
-    reconstruction_weight: float = 28 * 28
+    reconstruction_weight: float = 784.0
     validation_images: int = 5000
     seed: int = 0
 
@@ -71,13 +69,39 @@ class Config:
         """The config that :meth:`to_json` wrote.
 
         Raises:
-            InputError: a field is unknown, missing or of the wrong type.
+            ValueError: a field is unknown, missing, of the wrong type or out of its range.
         """
-        try:
-            model = {**values["model"], "hidden_channels": tuple(values["model"]["hidden_channels"])}
-            return cls(ModelConfig(**model), TrainingConfig(**values["training"]))
-        except (KeyError, TypeError) as error:
-            raise InputError("config", f"is not one of this version's: {error}") from error
+        if not isinstance(values, dict) or values.keys() != {"model", "training"}:
+            raise ValueError("the config has not the sections model and training")
+        model = _fields(ModelConfig, values["model"])
+        training = _fields(TrainingConfig, values["training"])
+        if model["image_channels"] not in (1, 3):
+            raise ValueError(f"image_channels is {model['image_channels']}, not 1 or 3")
+        return cls(ModelConfig(**model), TrainingConfig(**training))
+
+
+def _fields(kind: Any, values: Any) -> dict[str, Any]:
+    """The fields of a dataclass from JSON: each there, of its type, and no number below zero."""
+    defaults = {field.name: field.default for field in dataclasses.fields(kind)}
+    if not isinstance(values, dict) or values.keys() != defaults.keys():
+        raise ValueError(f"the config's fields are not those of {kind.__name__}")
+    return {name: _value(name, values[name], default) for name, default in defaults.items()}
+
+
+def _value(name: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        if not isinstance(value, (list, tuple)) or not value:
+            raise ValueError(f"{name} is no list")
+        return tuple(_value(name, entry, default[0]) for entry in value)
+    if isinstance(default, float) and type(value) is int:
+        value = float(value)
+    if type(value) is not type(default):
+        raise ValueError(f"{name} is {value!r}, no {type(default).__name__}")
+    if not isinstance(value, str) and not 0 <= value < 2**31:
+        raise ValueError(f"{name} is {value!r}")
+    if isinstance(value, int) and value == 0 and name != "seed":
+        raise ValueError(f"{name} is 0")
+    return value
 
 
 PRESETS = {

@@ -1,12 +1,18 @@
 """Files that are whole or absent, and their digests."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import tempfile
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+import numpy as np
+
+from vqvae_gluon.errors import InputError
 
 _CHUNK = 1 << 20
 
@@ -15,7 +21,13 @@ _CHUNK = 1 << 20
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Open a file for writing that appears under its name only when it is whole and on the disk."""
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if path.is_dir():
+            os.unlink(temporary)
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
@@ -26,6 +38,26 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of an ``.npy`` file, memory-mapped. The C++ side (cpp_bindings/src/npy.cc) follows the same rules.
+
+    Raises:
+        InputError: the file is missing, damaged, longer than its array, or not in C order.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+        offset = array.offset if isinstance(array, np.memmap) else 0
+        if min(array.shape, default=0) < 0 or offset + array.nbytes != os.path.getsize(path):
+            raise ValueError("its shape does not fit its size")
+        if not array.flags.c_contiguous:
+            raise ValueError("its values are not in C order")
+    except FileNotFoundError as error:
+        raise InputError(path, "does not exist") from error
+    except (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError, tokenize.TokenError) as error:
+        raise InputError(path, f"is not an .npy file that can be read: {error}") from error
+    return array
 
 
 def move_synced(source: Path, target: Path) -> None:

@@ -14,6 +14,13 @@ if(NOT MXNet_ROOT)
     OUTPUT_STRIP_TRAILING_WHITESPACE)
 endif()
 
+# An environment that was made anew may have moved.
+foreach(entry MXNet_INCLUDE_DIR MXNet_LIBRARY)
+  if(${entry} AND NOT EXISTS "${${entry}}")
+    unset(${entry} CACHE)
+  endif()
+endforeach()
+
 find_path(MXNet_INCLUDE_DIR mxnet/c_api.h HINTS "${MXNet_ROOT}/include" NO_DEFAULT_PATH)
 find_file(MXNet_LIBRARY libmxnet.so HINTS "${MXNet_ROOT}" NO_DEFAULT_PATH)
 mark_as_advanced(MXNet_INCLUDE_DIR MXNet_LIBRARY)

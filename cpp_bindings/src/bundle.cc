@@ -15,6 +15,7 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr int kFormat = 1;
+constexpr std::size_t kFiles = 4;
 constexpr std::size_t kMaxManifestBytes = std::size_t{1} << 20;
 constexpr std::size_t kMaxSymbolBytes = std::size_t{1} << 28;
 constexpr std::size_t kMaxParamsBytes = std::size_t{1} << 36;
@@ -22,9 +23,11 @@ constexpr const char* kManifest = "manifest.json";
 
 // A whole number of the manifest within bounds.
 std::int64_t number(const Json& section, const char* key, std::int64_t low, std::int64_t high) {
-  const auto value = section.at(key).get<std::int64_t>();
-  if (value < low || value > high) throw std::out_of_range(std::string(key) + " is " + std::to_string(value));
-  return value;
+  const Json& value = section.at(key);
+  if (!value.is_number_integer() || value < low || value > high) {
+    throw std::out_of_range(std::string(key) + " is " + value.dump());
+  }
+  return value.get<std::int64_t>();
 }
 
 Json read_manifest(const std::filesystem::path& directory) {
@@ -100,7 +103,8 @@ Bundle read_bundle(const std::filesystem::path& directory, bool verify) {
   const Json manifest = read_manifest(directory);
   Bundle bundle;
   const auto digest = [&](const std::string& file) {
-    return verify ? Digest(manifest.at("files").at(file).at("sha256").get<std::string>()) : std::nullopt;
+    const auto& wanted = manifest.at("files").at(file).at("sha256").get_ref<const std::string&>();
+    return verify ? Digest(wanted) : std::nullopt;
   };
   const auto half = [&](const std::string& stage) {
     const std::string symbol = stage + "-symbol.json";
@@ -108,11 +112,15 @@ Bundle read_bundle(const std::filesystem::path& directory, bool verify) {
     return read_export(directory / symbol, directory / params, digest(symbol), digest(params));
   };
   try {
-    if (manifest.at("format").get<int>() != kFormat) throw std::out_of_range("its format is not 1");
+    number(manifest, "format", kFormat, kFormat);
+    if (manifest.at("files").size() != kFiles) throw std::out_of_range("its files are not those of a bundle");
     bundle.channels = number(manifest.at("input"), "channels", 1, 3);
     if (bundle.channels == 2) throw std::out_of_range("channels is 2");
     bundle.stride = number(manifest.at("input"), "stride", 1, 1024);
     bundle.num_embeddings = number(manifest.at("codes"), "num_embeddings", 1, 1 << 24);
+    const Json& model = manifest.at("config").at("model");
+    number(model, "image_channels", bundle.channels, bundle.channels);
+    number(model, "num_embeddings", bundle.num_embeddings, bundle.num_embeddings);
     bundle.encoder = half("encoder");
     bundle.decoder = half("decoder");
   } catch (const Json::exception& error) {

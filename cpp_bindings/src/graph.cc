@@ -38,7 +38,9 @@ std::map<std::string, std::string> check_nodes(const Json& document) {
   std::map<std::string, std::string> operators;
   std::vector<std::size_t> variables;
   for (std::size_t i = 0; i < nodes.size(); ++i) {
+    if (!nodes[i].at("inputs").is_array()) throw Unsound("a node has no list of inputs");
     for (const Json& reference : nodes[i].at("inputs")) check_reference(reference, i);
+    if (nodes[i].contains("attrs") && !nodes[i].at("attrs").is_object()) throw Unsound("a node's attrs are no object");
     const auto name = nodes[i].at("name").get<std::string>();
     const auto op = nodes[i].at("op").get<std::string>();
     if (op == "null") {
@@ -50,7 +52,7 @@ std::map<std::string, std::string> check_nodes(const Json& document) {
   auto arguments = document.at("arg_nodes").get<std::vector<std::size_t>>();
   std::sort(arguments.begin(), arguments.end());
   if (arguments != variables) throw Unsound("arg_nodes are not its variables");
-  if (document.at("heads").empty()) throw Unsound("it has no output");
+  if (!document.at("heads").is_array() || document.at("heads").empty()) throw Unsound("it has no output");
   for (const Json& reference : document.at("heads")) check_reference(reference, nodes.size());
   return operators;
 }

@@ -35,6 +35,7 @@ class PngReader {
       throw RuntimeFailure(name_, "libpng could not start");
     }
     png_set_read_fn(png_, this, on_read);
+    png_set_crc_action(png_, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
   }
   PngReader(const PngReader&) = delete;
   PngReader& operator=(const PngReader&) = delete;

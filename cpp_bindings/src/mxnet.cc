@@ -57,13 +57,15 @@ Api load() {
   return api;
 }
 
-// MXNet's messages are a stack trace with the reason at its end.
-std::string last_line(const std::string& message) {
+// The line of MXNet's message that says what is wrong: the last one that is no part of a stack trace.
+std::string reason(const std::string& message) {
   std::istringstream lines(message);
   std::string line;
   std::string last = "unknown error";
   while (std::getline(lines, line)) {
-    if (line.find_first_not_of(' ') != std::string::npos) last = line.substr(line.find_first_not_of(' '));
+    if (line.rfind("Stack trace:", 0) == 0) break;
+    const std::size_t start = line.find_first_not_of(' ');
+    if (start != std::string::npos && line.compare(start, 6, "File \"") != 0) last = line.substr(start);
   }
   return last;
 }
@@ -75,7 +77,7 @@ const Api& api() {
   return loaded;
 }
 
-std::string last_error() { return last_line(api().MXGetLastError()); }
+std::string last_error() { return reason(api().MXGetLastError()); }
 
 void check(int code, const std::string& what) {
   if (code != 0) throw RuntimeFailure(what, last_error());

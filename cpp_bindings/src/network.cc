@@ -29,7 +29,9 @@ class Network::Impl {
   Impl(const Export& network, const std::vector<std::string>& inputs)
       : file_(network.graph.name), params_file_(network.params_name), operators_(network.graph.operators) {
     SymbolHandle handle = nullptr;
-    check(api().MXSymbolCreateFromJSON(network.graph.json.c_str(), &handle), file_);
+    if (api().MXSymbolCreateFromJSON(network.graph.json.c_str(), &handle) != 0) {
+      throw InputError(file_, "is refused by MXNet (" + mxnet::last_error() + "); export the network again");
+    }
     symbol_.reset(handle);
     arguments_ = mxnet::names(api().MXSymbolListArguments, handle, file_);
     auxiliaries_ = mxnet::names(api().MXSymbolListAuxiliaryStates, handle, file_);

@@ -23,6 +23,8 @@ class TraceWriter::Impl {
  public:
   Impl(std::filesystem::path directory, const std::string& runtime) : directory_(std::move(directory)) {
     make_directory(directory_);
+    std::error_code ignored;  // Without its index a trace that is not finished is none.
+    std::filesystem::remove(directory_ / kIndex, ignored);
     index_["format"] = kFormat;
     index_["runtime"] = runtime;
     index_["nodes"] = Json::array();

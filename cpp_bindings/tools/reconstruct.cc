@@ -106,10 +106,12 @@ class Reconstruction {
 
   void run() {
     vqvae::make_directory(options_.output);
+    for (const std::string& name : options_.images) taken_.insert(fs::weakly_canonical(name));
     for (const std::string& name : options_.images) {
       vqvae::Tensor images = read_images(name, predictor_.channels());
       predictor_.check_images(images, name);
       const std::vector<fs::path> outputs = output_paths(options_, name, images.shape[0]);
+      take(name, outputs);
       const bool fits = batch_.outputs.empty() || same_size(batch_.images, images);
       const bool full = batch_.outputs.size() >= static_cast<std::size_t>(kBatchSize);
       if (!options_.trace.empty() && !fits) {
@@ -125,9 +127,20 @@ class Reconstruction {
     }
     flush();
     progress_.finish();
+    if (!std::cout.flush()) throw vqvae::RuntimeFailure("standard output", "could not be written");
   }
 
  private:
+  // Nothing that was given or written is overwritten.
+  void take(const std::string& name, const std::vector<fs::path>& outputs) {
+    for (const fs::path& path : outputs) {
+      if (!taken_.insert(fs::weakly_canonical(path)).second) {
+        throw vqvae::UsageError(path.string(),
+                                "would be overwritten by the reconstruction of " + name + "; choose another --output");
+      }
+    }
+  }
+
   void flush() {
     if (options_.trace.empty()) {
       const std::int64_t count = batch_.images.shape[0];
@@ -154,6 +167,7 @@ class Reconstruction {
 
   const Options& options_;
   vqvae::Predictor predictor_;
+  std::set<fs::path> taken_;
   Batch batch_;
   Progress progress_;
 };
@@ -186,12 +200,6 @@ void check_options(const Options& options) {
     return;
   }
   if (options.images.empty()) throw vqvae::UsageError("IMAGE", "at least one is needed");
-  std::set<std::string> stems;
-  for (const std::string& image : options.images) {
-    if (!stems.insert(fs::path(image).stem().string()).second) {
-      throw vqvae::UsageError(image, "another image has the same name, and one would overwrite the other");
-    }
-  }
 }
 
 void add_options(CLI::App* app, Options* options) {

@@ -8,7 +8,7 @@ import numpy as np
 from vqvae_gluon.artifacts.bundle import GraphFiles
 from vqvae_gluon.artifacts.graph import read_graph
 from vqvae_gluon.artifacts.parameters import read_parameters
-from vqvae_gluon.compat import mx
+from vqvae_gluon.compat import mx, mxnet_reason
 from vqvae_gluon.errors import InputError
 
 
@@ -59,7 +59,9 @@ def read_network(files: GraphFiles) -> Network:
     try:
         symbol = mx.sym.load(str(files.symbol))
     except mx.MXNetError as error:
-        raise InputError(files.symbol, f"is refused by MXNet ({_first_line(error)})") from error
+        raise InputError(
+            files.symbol, f"is refused by MXNet ({mxnet_reason(error)}); export the network again"
+        ) from error
     return Network(files, symbol, parameters, {node.name: node.operator for node in graph.nodes})
 
 
@@ -107,7 +109,7 @@ def _shape_findings(network: Network, input_shapes: Mapping[str, tuple[int, ...]
     try:
         argument_shapes, _, auxiliary_shapes = symbol.infer_shape_partial(**known)
     except mx.MXNetError as error:
-        return [Finding("shapes do not fit", str(network.files.symbol), _first_line(error))]
+        return [Finding("shapes do not fit", str(network.files.symbol), mxnet_reason(error))]
     wanted = dict(zip(_full_names(symbol), argument_shapes + auxiliary_shapes))
     return [
         Finding("wrong shape", name[4:], f"is {values.shape}, the graph takes {tuple(wanted[name])}")
@@ -124,8 +126,3 @@ def _full_names(symbol: "mx.sym.Symbol") -> list[str]:
 
 def _other_prefix(full_name: str) -> str:
     return ("aux:" if full_name.startswith("arg:") else "arg:") + full_name[4:]
-
-
-def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip() and "Traceback" not in line]
-    return lines[-1].strip() if lines else type(error).__name__

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from vqvae_gluon.compat import mx
-from vqvae_gluon.config import Config
+from vqvae_gluon.config import Config, ModelConfig
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import digest, move_synced
 
@@ -82,10 +82,9 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
     try:
         manifest = json.loads(manifest_path.read_bytes())
         _check_manifest(manifest)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(manifest_path, f"is not a sound manifest ({error}); export the network again") from error
     bundle = Bundle(path, manifest)
-    bundle.config  # noqa: B018  (raises if the config is not sound)
     damage = bundle.damage() if verify else None
     if damage:
         file, why = damage.split(": ", 1)
@@ -114,10 +113,7 @@ def write_bundle(path: Path, graphs: dict[str, Any], description: dict[str, Any]
             files = graph_files(temporary, stage)
             symbol.save(str(files.symbol))
             mx.nd.save(str(files.params), parameters)
-        entries = {
-            name: {"sha256": digest(temporary / name), "bytes": (temporary / name).stat().st_size}
-            for name in file_names()
-        }
+        entries = {name: {"sha256": digest(temporary / name)} for name in file_names()}
         manifest = {"format": FORMAT, **description, "files": entries}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         (path / MANIFEST).unlink(missing_ok=True)
@@ -126,14 +122,29 @@ def write_bundle(path: Path, graphs: dict[str, Any], description: dict[str, Any]
     return open_bundle(path)
 
 
+def interface(model: ModelConfig) -> dict[str, Any]:
+    """What a manifest says of the tensors that go in and out, for readers that know nothing of the network."""
+    return {
+        "input": {
+            "layout": "NCHW",
+            "dtype": "float32",
+            "range": [0, 255],
+            "channels": model.image_channels,
+            "stride": model.stride,
+        },
+        "codes": {"layout": "NHW", "dtype": "int32", "num_embeddings": model.num_embeddings},
+    }
+
+
 def _check_manifest(manifest: Any) -> None:
-    if manifest["format"] != FORMAT:
-        raise ValueError(f"format {manifest['format']}, this version reads {FORMAT}")
+    if type(manifest["format"]) is not int or manifest["format"] != FORMAT:
+        raise ValueError(f"its format is {manifest['format']}, this version reads {FORMAT}")
     if sorted(manifest["files"]) != sorted(file_names()):
         raise ValueError("its files are not those of a bundle")
-    for name, entry in manifest["files"].items():
-        if not isinstance(entry["sha256"], str) or not isinstance(entry["bytes"], int):
-            raise ValueError(f"the entry of {name} has no sha256 and bytes")
-    for section in ("config", "input", "codes"):
-        if not isinstance(manifest[section], dict):
-            raise ValueError(f"its {section} is no object")
+    if not all(isinstance(entry["sha256"], str) for entry in manifest["files"].values()):
+        raise ValueError("a file has no sha256")
+    if not isinstance(manifest["data"]["name"], str):
+        raise ValueError("its data has no name")
+    for section, wanted in interface(Config.from_json(manifest["config"]).model).items():
+        if manifest[section] != wanted:
+            raise ValueError(f"its {section} does not fit its config")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vqvae_gluon import __version__
-from vqvae_gluon.artifacts.bundle import Bundle, write_bundle
+from vqvae_gluon.artifacts.bundle import Bundle, interface, write_bundle
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config
 from vqvae_gluon.model.vqvae import VQVAE, CodesToImages, ImagesToCodes
@@ -33,14 +33,7 @@ def export_bundle(
     }
     description = {
         "config": config.to_json(),
-        "input": {
-            "layout": "NCHW",
-            "dtype": "float32",
-            "range": [0, 255],
-            "channels": config.model.image_channels,
-            "stride": config.model.stride,
-        },
-        "codes": {"layout": "NHW", "dtype": "int32", "num_embeddings": config.model.num_embeddings},
+        **interface(config.model),
         "data": data,
         "epoch": epoch,
         "metrics": metrics,

@@ -37,15 +37,16 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """A symbol file whose every reference points at an earlier node."""
+    """A symbol file whose every reference points at an earlier node.
+
+    Attributes:
+        nodes: in topological order.
+        outputs: of the graph: name of the node, and index of its output.
+    """
 
     path: Path
     nodes: tuple[Node, ...]
-
-    @property
-    def variables(self) -> list[str]:
-        """Inputs, parameters and auxiliary states, in graph order."""
-        return [node.name for node in self.nodes if node.is_variable]
+    outputs: tuple[tuple[str, int], ...]
 
     def consumers(self, variable: str) -> list[str]:
         """The nodes that take a variable, in graph order."""
@@ -60,13 +61,14 @@ def read_graph(path: Path) -> Graph:
     """
     try:
         document = json.loads(Path(path).read_bytes())
-    except FileNotFoundError as error:
-        raise InputError(path, "does not exist; export the network again") from error
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror}); export the network again") from error
     except (ValueError, RecursionError) as error:
         raise InputError(path, f"is not JSON ({error}); export the network again") from error
     try:
-        return Graph(Path(path), _nodes(document))
-    except (KeyError, TypeError, ValueError) as error:
+        nodes = _nodes(document)
+        return Graph(Path(path), nodes, tuple((nodes[head[0]].name, head[1]) for head in document["heads"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(path, f"is not a sound MXNet graph ({error}); export the network again") from error
 
 
@@ -76,10 +78,12 @@ def _nodes(document: Any) -> tuple[Node, ...]:
         raise ValueError("its list of nodes is empty or too long")
     nodes: list[Node] = []
     for row in rows:
+        if not all(isinstance(row[key], kind) for key, kind in (("name", str), ("op", str), ("inputs", list))):
+            raise ValueError("a node has no name, operator and list of inputs")
         for reference in row["inputs"]:
             _check_reference(reference, len(nodes))
         inputs = tuple((nodes[reference[0]].name, reference[1]) for reference in row["inputs"])
-        node = Node(str(row["name"]), str(row["op"]), dict(row.get("attrs", {})), inputs)
+        node = Node(row["name"], row["op"], dict(row.get("attrs", {})), inputs)
         if node.is_variable and inputs:
             raise ValueError(f"the variable {node.name} has inputs")
         nodes.append(node)
@@ -88,7 +92,7 @@ def _nodes(document: Any) -> tuple[Node, ...]:
     variables = [index for index, node in enumerate(nodes) if node.is_variable]
     if sorted(document["arg_nodes"]) != variables:
         raise ValueError("arg_nodes are not its variables")
-    if not document["heads"]:
+    if not isinstance(document["heads"], list) or not document["heads"]:
         raise ValueError("it has no output")
     for reference in document["heads"]:
         _check_reference(reference, len(nodes))
@@ -98,5 +102,5 @@ def _nodes(document: Any) -> tuple[Node, ...]:
 def _check_reference(reference: Any, limit: int) -> None:
     if not isinstance(reference, list) or len(reference) not in (2, 3):
         raise ValueError("a reference is no [node, output, version]")
-    if not all(isinstance(number, int) and number >= 0 for number in reference) or reference[0] >= limit:
+    if not all(type(number) is int and number >= 0 for number in reference) or reference[0] >= limit:
         raise ValueError(f"a reference to node {reference[0]} where there are {limit}")

@@ -46,8 +46,8 @@ def read_parameters(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         data = Path(path).read_bytes()
-    except FileNotFoundError as error:
-        raise InputError(path, "does not exist; export the network again") from error
+    except OSError as error:
+        raise InputError(path, f"cannot be read ({error.strerror}); export the network again") from error
     try:
         return _parse(data)
     except ValueError as error:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from vqvae_gluon.errors import InputError
+from vqvae_gluon.files import read_npy
 
 FORMAT = 1
 INDEX = "trace.json"
@@ -53,8 +54,15 @@ class TraceNode:
         }
 
     def load(self) -> np.ndarray:
-        """The values, memory-mapped."""
-        return np.load(self.path, mmap_mode="r", allow_pickle=False)
+        """The values, memory-mapped, once they are shown to be those of the index.
+
+        Raises:
+            InputError: the file is missing, damaged, or holds something else.
+        """
+        values = read_npy(self.path)
+        if (values.dtype.name, values.shape) != (self.dtype, self.shape) or _digest(values) != self.sha256:
+            raise InputError(self.path, f"is not what {INDEX} says; record the trace again")
+        return values
 
 
 class Trace:
@@ -91,6 +99,7 @@ class TraceWriter:
         self._runtime = runtime
         self._rows: list[dict[str, Any]] = []
         self._path.mkdir(parents=True, exist_ok=True)
+        (self._path / INDEX).unlink(missing_ok=True)  # Without its index a trace that is not finished is none.
 
     @classmethod
     def append_to(cls, trace: Trace) -> "TraceWriter":
@@ -104,8 +113,7 @@ class TraceWriter:
         values = np.ascontiguousarray(values)
         file = f"{len(self._rows):05d}.npy"
         np.save(self._path / file, values, allow_pickle=False)
-        sha256 = hashlib.sha256(values.data).hexdigest()
-        node = TraceNode(stage, name, operator, values.shape, values.dtype.name, sha256, self._path / file)
+        node = TraceNode(stage, name, operator, values.shape, values.dtype.name, _digest(values), self._path / file)
         self._rows.append(node.to_json())
 
     def close(self) -> Trace:
@@ -133,6 +141,10 @@ def open_trace(path: Path) -> Trace:
     if len({node.key for node in nodes}) != len(nodes):
         raise InputError(path / INDEX, "names a node twice; record it again")
     return Trace(path, runtime, nodes)
+
+
+def _digest(values: np.ndarray) -> str:
+    return hashlib.sha256(values.data).hexdigest()
 
 
 def _node(path: Path, row: dict[str, Any]) -> TraceNode:

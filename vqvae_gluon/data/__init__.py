@@ -70,7 +70,7 @@ class Images:
                 part = self._array[start : start + size]
                 with tempfile.TemporaryDirectory(prefix="vqvae-images.") as directory:
                     path = Path(directory) / "images.npy"
-                    np.save(path, part, allow_pickle=False)
+                    np.save(path, np.ascontiguousarray(part), allow_pickle=False)
                     yield [path], len(part)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import PIL.Image
 
 from vqvae_gluon.errors import InputError
-from vqvae_gluon.files import atomic_write
+from vqvae_gluon.files import atomic_write, read_npy
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 _READABLE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
@@ -37,7 +37,7 @@ def decode_image(data: bytes, channels: int) -> np.ndarray:
             if image.mode not in _READABLE_MODES:
                 raise ValueError(f"its pixels are of mode {image.mode}; save it with 8 bits a channel, gray or RGB")
             pixels = np.asarray(image.convert("RGB").convert(_MODES[channels]))
-    except (OSError, SyntaxError, EOFError, struct.error, PIL.Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, EOFError, AssertionError, struct.error, PIL.Image.DecompressionBombError) as error:
         raise ValueError(_reason(error)) from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
@@ -69,23 +69,6 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
         file.write(encode_png(pixels))
 
 
-def read_array(path: Path) -> np.ndarray:
-    """The array of an ``.npy`` file.
-
-    Raises:
-        InputError: the file is missing, damaged, or no plain array.
-    """
-    try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError as error:
-        raise InputError(path, "does not exist") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(path, f"is not a readable .npy file ({error})") from error
-    if not isinstance(array, np.ndarray):
-        raise InputError(path, "is an archive; give a single .npy file")
-    return array
-
-
 def read_any(path: Path, channels: int) -> np.ndarray:
     """Images of one argument, uint8 (N, H, W, C): one of a PNG or JPEG file, N of an ``.npy`` file.
 
@@ -95,10 +78,10 @@ def read_any(path: Path, channels: int) -> np.ndarray:
     path = Path(path)
     if path.suffix != ".npy":
         return read_image(path, channels)[np.newaxis]
-    images = read_array(path)
+    images = read_npy(path)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
         raise InputError(path, "must hold uint8 images of shape (N, H, W) or (N, H, W, C)")
-    return images if images.ndim == 4 else images[..., np.newaxis]
+    return np.array(images if images.ndim == 4 else images[..., np.newaxis])
 
 
 def output_paths(directory: Path, source: Path, count: int) -> list[Path]:
@@ -137,7 +120,7 @@ def read_images(paths: Iterable[Path], channels: int) -> np.ndarray:
 
 
 def _size(shape: Sequence[int]) -> str:
-    return f"{shape[2]}x{shape[1]}"
+    return f"{shape[2]}x{shape[1]} of {shape[3]} channels"
 
 
 def to_tensor(images: np.ndarray) -> np.ndarray:

@@ -9,16 +9,17 @@ import numpy as np
 from tqdm import tqdm
 
 from vqvae_gluon.artifacts.binding import Finding
-from vqvae_gluon.artifacts.bundle import STAGES, Bundle, open_bundle
+from vqvae_gluon.artifacts.bundle import STAGES, Bundle, graph_files, open_bundle
 from vqvae_gluon.artifacts.graph import read_graph
 from vqvae_gluon.artifacts.trace import Key, Trace
 from vqvae_gluon.data import Images
-from vqvae_gluon.errors import InputError
+from vqvae_gluon.errors import VQVAEError
 from vqvae_gluon.parity import preflight
 from vqvae_gluon.parity.compare import NodeComparison, compare_stages
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT, OUTPUT, Runtime
 
 AGREE, DIVERGE, INVALID = "agree", "diverge", "invalid"
+_DIVERGENCES = (preflight.PARAMETER_DIFFERS, preflight.GRAPH_DIFFERS)
 _SAMPLES = 16
 
 
@@ -52,12 +53,14 @@ class Report:
 
     Attributes:
         nodes: every comparison, in the order of the data.
-        nodes_skipped: nodes of the graphs, by stage and name, that one side did not record.
-        codes: how many codes were compared, how many are equal, how many differ.
-        flips: for every image, how many of its codes differ.
+        nodes_skipped: nodes of the graphs, by stage and name, that were not compared.
+        codes_compared: how many codes were compared.
+        codes_equal: how many of them are equal.
         findings: about the files, before anything was run.
         guard: where a run with taps gave other results than the run without, by side and stage.
-        failure: why the candidate could not be run, if it could not.
+        failure: why the candidate could not be run to the end, if it could not.
+        blamed_by_file: stage and name of the first node that the findings are about.
+        samples: the first images; None if none were run.
     """
 
     reference: str
@@ -72,7 +75,7 @@ class Report:
     codes_equal: int = 0
     findings: list[Finding] = field(default_factory=list)
     guard: list[str] = field(default_factory=list)
-    failure: Optional[str] = None
+    failure: Optional[VQVAEError] = None
     blamed_by_file: Optional[Key] = None
     samples: Optional[Samples] = None
 
@@ -94,11 +97,12 @@ class Report:
 
     @property
     def verdict(self) -> str:
+        if not all(node.equal for node in self.nodes):
+            return DIVERGE
         if self.failure is not None or self.nodes_compared == 0:
             return INVALID
-        differs = any(finding.cause == preflight.PARAMETER_DIFFERS for finding in self.findings)
-        bad = differs or self.nodes_skipped or self.guard or not all(node.equal for node in self.nodes)
-        return DIVERGE if bad else AGREE
+        differs = any(finding.cause in _DIVERGENCES for finding in self.findings)
+        return DIVERGE if differs or self.nodes_skipped or self.guard else AGREE
 
     @property
     def cause(self) -> Optional[Cause]:
@@ -109,10 +113,10 @@ class Report:
             finding = self.findings[0]
             return Cause(finding.cause, f"{finding.subject}: {finding.detail}")
         if self.failure is not None:
-            return Cause("candidate failed", self.failure)
+            return Cause("candidate failed", str(self.failure))
         if self.guard and all(node.equal for node in self.nodes):
             return Cause("taps change the result", "; ".join(self.guard))
-        return Cause("unexplained", "the files of both sides are the same, the numbers are not")
+        return Cause("unexplained", "graphs and parameters of both sides are the same, the numbers are not")
 
 
 def compare_bundles(
@@ -134,13 +138,15 @@ def compare_bundles(
         images: what is fed.
         batch_size: images that are run at once.
 
+    Returns:
+        The report, also if the candidate failed: then with its failure and what was compared until then.
+
     Raises:
         InputError: the reference's bundle or the images were rejected.
-        RuntimeFailure: a runtime could not be run at all.
+        RuntimeFailure: the reference could not be run.
     """
-    ours, theirs = open_bundle(bundle), open_bundle(candidate_bundle, verify=False)
+    ours = open_bundle(bundle)
     report = Report(reference.name, candidate.name, bundle, candidate_bundle, images.name, len(images))
-    report.findings = preflight.check_sides(ours, theirs, (min(batch_size, len(images)), *images.shape))
     nodes: dict[Key, NodeComparison] = {}
     with tqdm(total=len(images), desc="parity", unit="image", leave=False, disable=None) as bar:
         for files, count in images.batches(batch_size):
@@ -148,18 +154,22 @@ def compare_bundles(
                 path = Path(directory)
                 expected = reference.trace_bundle(ours.path, files, path / "reference")
                 try:
-                    actual = candidate.trace_bundle(theirs.path, files, path / "candidate")
+                    if not bar.n:
+                        theirs = open_bundle(candidate_bundle, verify=False)
+                        report.findings = preflight.check_sides(ours, theirs, (count, *images.shape))
+                    actual = candidate.trace_bundle(candidate_bundle, files, path / "candidate")
                     codes = {"codes": np.array(expected.get(OUTPUT, "codes"))}
-                    fed = candidate.trace_graph(theirs.graph(DECODER), codes, DECODER, path / "fed")
-                except InputError as error:
-                    report.failure = str(error)
-                    return report
-                for comparison in _compare(expected, actual, fed):
-                    past = nodes.get(comparison.key)
-                    nodes[comparison.key] = past.merge(comparison) if past else comparison
-                _count_codes(report, expected, actual)
-                report.guard = report.guard or _guard(expected) + _guard(actual)
-                report.samples = report.samples or _samples(expected, actual)
+                    fed = candidate.trace_graph(graph_files(candidate_bundle, DECODER), codes, DECODER, path / "fed")
+                    comparisons = _compare(expected, actual, fed)
+                    _add_codes(report, expected, actual)
+                    report.samples = report.samples or _samples(expected, actual)
+                except VQVAEError as error:
+                    report.failure = error
+                    break
+            for comparison in comparisons:
+                past = nodes.get(comparison.key)
+                nodes[comparison.key] = past.merge(comparison) if past else comparison
+            report.guard = report.guard or _guard(expected) + _guard(actual)
             bar.update(count)
     report.nodes = list(nodes.values())
     report.nodes_skipped = _skipped(ours, report.nodes)
@@ -175,7 +185,7 @@ def _compare(expected: Trace, actual: Trace, fed: Trace) -> list[NodeComparison]
     ]
 
 
-def _count_codes(report: Report, expected: Trace, actual: Trace) -> None:
+def _add_codes(report: Report, expected: Trace, actual: Trace) -> None:
     ours, theirs = expected.get(OUTPUT, "codes"), actual.get(OUTPUT, "codes")
     report.codes_compared += ours.size
     if ours.shape == theirs.shape:
@@ -188,7 +198,8 @@ def _guard(trace: Trace) -> list[str]:
     return [
         f"{trace.runtime} {stage}: {name} is another with taps than without"
         for stage, name in ((ENCODER, "codes"), (DECODER, "reconstruction"))
-        if trace.stage(stage)[-1].sha256 != digests[name]
+        for last in trace.stage(stage)[-1:]
+        if last.sha256 != digests.get(name)
     ]
 
 
@@ -216,8 +227,10 @@ def _skipped(bundle: Bundle, nodes: list[NodeComparison]) -> list[Key]:
 
 
 def _blamed(bundle: Bundle, findings: list[Finding]) -> Optional[Key]:
-    """The first node that takes the first parameter that differs."""
+    """The first node that differs by itself, or takes a parameter that differs."""
     for finding in findings:
+        if finding.cause == preflight.GRAPH_DIFFERS:
+            return finding.stage, finding.subject
         if finding.cause == preflight.PARAMETER_DIFFERS:
             return finding.stage, read_graph(bundle.graph(finding.stage).symbol).consumers(finding.subject)[0]
     return None

@@ -7,13 +7,17 @@ import numpy as np
 
 from vqvae_gluon.artifacts.binding import Finding, check_binding, read_network
 from vqvae_gluon.artifacts.bundle import STAGES, Bundle
-from vqvae_gluon.artifacts.graph import Graph, read_graph
+from vqvae_gluon.artifacts.graph import Graph, Node, read_graph
 from vqvae_gluon.artifacts.parameters import read_parameters
 
-# A finding of these causes is a divergence whatever the numbers say; the others are told beside the numbers.
+# Findings of these two causes are a divergence even if no image shows it: another network was deployed.
 PARAMETER_DIFFERS = "parameter differs"
 GRAPH_DIFFERS = "graph differs"
+# This one alone is none: a file that was saved again holds the same network.
 DIGEST_DIFFERS = "digest differs"
+
+# Attributes that choose how an operator is computed on a GPU, or hold notes of the front end; not what it computes.
+_HINTS = {"cudnn_off", "cudnn_tune", "workspace"}
 
 
 def check_sides(reference: Bundle, candidate: Bundle, images: tuple[int, ...]) -> list[Finding]:
@@ -72,6 +76,10 @@ def _difference(expected: np.ndarray, actual: np.ndarray) -> Optional[str]:
     return f"{int(unequal.sum())} of {expected.size} values, the first at {place}: {values}"
 
 
+def _meaning(node: Node) -> dict[str, str]:
+    return {key: value for key, value in node.attributes.items() if key not in _HINTS and not key.startswith("__")}
+
+
 def _graph_findings(reference: Graph, candidate: Graph) -> list[Finding]:
     ours: dict[str, Any] = {node.name: node for node in reference.nodes}
     theirs: dict[str, Any] = {node.name: node for node in candidate.nodes}
@@ -82,8 +90,16 @@ def _graph_findings(reference: Graph, candidate: Graph) -> list[Finding]:
             findings.append(Finding(GRAPH_DIFFERS, name, "the candidate's graph does not have it"))
         elif (node.operator, node.inputs) != (other.operator, other.inputs):
             findings.append(Finding(GRAPH_DIFFERS, name, "has another operator or other inputs"))
-        elif not node.is_variable and node.attributes != other.attributes:
-            findings.append(Finding(GRAPH_DIFFERS, name, f"{node.attributes} against {other.attributes}"))
-    for name in theirs.keys() - ours.keys():
+        elif not node.is_variable:
+            a, b = _meaning(node), _meaning(other)
+            findings += [
+                Finding(GRAPH_DIFFERS, name, f"{key} is {a.get(key)} against {b.get(key)}")
+                for key in sorted(a.keys() | b.keys())
+                if a.get(key) != b.get(key)
+            ]
+    for name in sorted(theirs.keys() - ours.keys()):
         findings.append(Finding(GRAPH_DIFFERS, name, "the reference's graph does not have it"))
+    if reference.outputs != candidate.outputs:
+        detail = f"the graph's outputs are {candidate.outputs}, not {reference.outputs}"
+        findings.append(Finding(GRAPH_DIFFERS, reference.outputs[0][0], detail))
     return findings

@@ -59,6 +59,7 @@ def to_json(report: Report) -> dict[str, Any]:
             for finding in report.findings
         ],
         "guard": report.guard,
+        "failure": None if report.failure is None else str(report.failure),
         "nodes": [{"stage": node.stage, "name": node.name, **_values(node)} for node in report.nodes],
     }
 
@@ -75,6 +76,7 @@ def to_text(report: Report) -> str:
     lines += [f"  note: {finding}" for finding in report.findings[1:] if cause is not None]
     lines += [f"  note: {finding}" for finding in report.findings if cause is None]
     lines += [f"  note: {text}" for text in report.guard]
+    lines += [f"  note: the comparison ended early: {report.failure}"] if report.failure else []
     lines += [f"  skipped: {stage}/{name}" for stage, name in report.nodes_skipped]
     return "\n".join(lines)
 
@@ -124,7 +126,7 @@ def describe(node: NodeComparison) -> str:
 
 def _summary(report: Report) -> str:
     if report.verdict == INVALID:
-        return f"{report.candidate} could not be compared with {report.reference}"
+        return f"{report.candidate} could not be compared with {report.reference}: {report.failure}"
     sides = f"{report.candidate} against {report.reference} on {report.count} images of {report.data}"
     return (
         f"{sides}: {report.nodes_compared} nodes compared, {len(report.nodes_skipped)} skipped; "
@@ -190,10 +192,17 @@ def _bar(node: NodeComparison) -> float:
     return float(np.clip(10 * (math.log10(max(node.max_abs, 1e-45)) + 8), 2, 100))
 
 
+def _where_same_shape(function, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """What a function makes of both; nothing, zeros, where their shapes do not allow it."""
+    return function(ours, theirs) if ours.shape == theirs.shape else np.zeros_like(theirs)
+
+
 def _overview(samples: Samples, reference: str, candidate: str) -> bytes:
     """One picture: images, both reconstructions and their difference, both code maps. Returns a PNG file."""
-    difference = np.abs(samples.reference_images.astype(int) - samples.candidate_images.astype(int))
-    flips = samples.reference_codes != samples.candidate_codes
+    difference = _where_same_shape(
+        lambda a, b: np.abs(a.astype(int) - b), samples.reference_images, samples.candidate_images
+    )
+    flips = _where_same_shape(np.not_equal, samples.reference_codes, samples.candidate_codes)
     rows = [
         ("original", samples.images, None),
         (f"{reference}: image", samples.reference_images, None),

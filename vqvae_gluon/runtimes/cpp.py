@@ -5,12 +5,13 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
 from vqvae_gluon.artifacts.bundle import GraphFiles
 from vqvae_gluon.artifacts.trace import Trace, TraceWriter, open_trace
-from vqvae_gluon.data.images import read_images
+from vqvae_gluon.data.images import output_paths, read_images
 from vqvae_gluon.errors import REJECTED, InputError, RuntimeFailure
 from vqvae_gluon.runtimes.base import OUTPUT, Runtime
 
@@ -38,27 +39,38 @@ class CppRuntime(Runtime):
             arguments = ["--symbol", str(files.symbol), "--params", str(files.params), "--stage", stage]
             for number, (name, values) in enumerate(inputs.items()):
                 file = Path(directory) / f"{number}.npy"
-                np.save(file, values, allow_pickle=False)
+                np.save(file, np.ascontiguousarray(values), allow_pickle=False)
                 arguments += ["--input", f"{name}={file}"]
             _run([*arguments, "--trace", str(path)])
         return open_trace(path)
 
     def trace_bundle(self, bundle: Path, images: Sequence[Path], path: Path) -> Trace:
         with tempfile.TemporaryDirectory() as directory:
-            arguments = ["--bundle", str(bundle), "--no-verify", "--trace", str(path), "--output", directory]
-            written = _run([*arguments, *map(str, images)]).splitlines()
+            # Users' files may have any names, and the same in two folders.
+            links = [Path(directory) / f"{number:06d}{file.suffix}" for number, file in enumerate(images)]
+            for link, file in zip(links, images):
+                link.symlink_to(file.resolve())
+            output = Path(directory) / "output"
+            arguments = ["--bundle", str(bundle), "--no-verify", "--trace", str(path), "--output", str(output)]
+            _run([*arguments, *map(str, links)], dict(zip(map(str, links), map(str, images))))
             trace = open_trace(path)
-            channels = trace.get(OUTPUT, "image").shape[3]
+            count, _, _, channels = trace.get(OUTPUT, "image").shape
+            written = [path for link in links for path in output_paths(output, link, count)]
             writer = TraceWriter.append_to(trace)
-            writer.add(OUTPUT, "file", "output", read_images([Path(file) for file in written], channels))
+            writer.add(OUTPUT, "file", "output", read_images(written, channels))
         return writer.close()
 
 
-def _run(arguments: list[str]) -> str:
+def _run(arguments: list[str], names: Optional[dict[str, str]] = None) -> None:
+    """Run the binary; `names` are the users' names of files that it knows by others."""
     result = subprocess.run([str(find_binary()), *arguments], capture_output=True, text=True, check=False)
     if result.returncode == 0:
-        return result.stdout
-    message = (result.stderr.strip().splitlines() or [f"it ended with status {result.returncode}"])[-1]
-    if result.returncode == REJECTED:
-        raise InputError("reconstruct", message.replace("reconstruct: error: ", ""))
-    raise RuntimeFailure("reconstruct", message.replace("reconstruct: error: ", ""))
+        return
+    lines = result.stderr.strip().splitlines()
+    message = lines[-1] if lines else f"ended with status {result.returncode}"
+    if result.returncode < 0:
+        message = f"was ended by signal {-result.returncode}"
+    for link, name in (names or {}).items():
+        message = message.replace(link, name)
+    error = InputError if result.returncode == REJECTED else RuntimeFailure
+    raise error("reconstruct", message.replace("reconstruct: error: ", ""))

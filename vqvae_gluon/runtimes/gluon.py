@@ -9,7 +9,7 @@ import numpy as np
 from vqvae_gluon.artifacts.binding import Network, read_network, require_binding
 from vqvae_gluon.artifacts.bundle import Bundle, GraphFiles, open_bundle
 from vqvae_gluon.artifacts.trace import Trace, TraceWriter
-from vqvae_gluon.compat import mx
+from vqvae_gluon.compat import mx, mxnet_reason
 from vqvae_gluon.data.images import decode_image, encode_png, read_images, to_images, to_tensor
 from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT, OUTPUT, Runtime
@@ -62,7 +62,7 @@ class GluonGraph:
             outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
             return [output.asnumpy() for output in outputs]
         except mx.MXNetError as error:
-            raise RuntimeFailure(self._network.files.symbol, str(error).splitlines()[-1].strip()) from error
+            raise RuntimeFailure(self._network.files.symbol, mxnet_reason(error)) from error
 
     def taps(self, inputs: dict[str, np.ndarray]) -> list[tuple[str, str, np.ndarray]]:
         """Name, operator and value of every output. The suffix ``_output`` of a node's only output is dropped."""

@@ -1,5 +1,6 @@
 """One file for everything a run needs to go on: parameters, Adam's moments, the history."""
 
+import dataclasses
 import json
 import zipfile
 from dataclasses import dataclass
@@ -57,11 +58,10 @@ def load(path: Path) -> tuple[Provenance, VQVAE]:
         InputError: the file is missing or is no checkpoint of this version.
     """
     arrays, header = _read(path)
-    config = Config.from_json(header["config"])
-    model = VQVAE(config.model)
+    model = VQVAE(header["config"].model)
     model.initialize()
     _set_parameters(path, model, arrays)
-    return Provenance(config, header["data"], header["history"]), model
+    return Provenance(header["config"], header["data"], header["history"]), model
 
 
 def resume(path: Path, wanted: Provenance, model: VQVAE, trainer: mx.gluon.Trainer) -> History:
@@ -75,9 +75,9 @@ def resume(path: Path, wanted: Provenance, model: VQVAE, trainer: mx.gluon.Train
             other data than wanted.
     """
     arrays, header = _read(path)
-    schedule = {**header["config"]["training"], "epochs": wanted.config.training.epochs}
-    was = Config.from_json({**header["config"], "training": schedule})
-    if (was, header["data"]) != (wanted.config, wanted.data):
+    was = header["config"]
+    schedule = dataclasses.replace(was.training, epochs=wanted.config.training.epochs)
+    if (Config(was.model, schedule), header["data"]) != (wanted.config, wanted.data):
         raise InputError(path, "was made with other options or on other data; repeat those, or give another --output")
     _set_parameters(path, model, arrays)
     updater = trainer._updaters[0]
@@ -94,10 +94,11 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         with np.load(path, allow_pickle=False) as archive:
             arrays = dict(archive.items())
         header = json.loads(str(arrays.pop("checkpoint")))
+        header["config"] = Config.from_json(header["config"])
         return arrays, {key: header[key] for key in ("config", "data", "history", "steps")}
     except FileNotFoundError as error:
         raise InputError(path, "does not exist; give a directory that 'vqvae-gluon train' wrote") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(path, f"is not a checkpoint of this version ({error})") from error
 
 

@@ -29,11 +29,12 @@ def pairs_grid(originals: np.ndarray, reconstructions: np.ndarray, columns: int 
     """Rows of originals, each with the row of its reconstructions below it.
 
     Args:
-        originals, reconstructions: uint8 (N, H, W, C); N is cut to whole rows.
+        originals, reconstructions: uint8 (N, H, W, C); N is cut to whole rows, unless it is less than one.
 
     Returns:
         uint8 (height, width, C).
     """
+    columns = min(columns, len(originals))
     rows = [
         _row(images[start : start + columns], gap)
         for start in range(0, len(originals) - columns + 1, columns)
