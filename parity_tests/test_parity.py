@@ -211,6 +211,21 @@ def test_a_trace_whose_values_are_not_those_of_its_index_is_no_agreement(digits)
     assert "is not what trace.json says" in report["failure"]
 
 
+def test_a_file_that_was_saved_again_is_no_cause(bundle, digits):
+    # The digest differs, the tensors do not; what the runtime does wrong is not explained by the file.
+    alter_parameters(graph_files(bundle, "encoder").params, lambda arrays: None)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    manifest["files"]["encoder-0000.params"]["sha256"] = "0" * 64
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+    def drop(trace):
+        trace.nodes[:] = [node for node in trace.nodes if node.name != "encoder_relu1_fwd"]
+
+    report = judge(bundle, digits[:4], Tampered(drop))
+    assert [finding["cause"] for finding in report["findings"]] == ["digest differs"]
+    assert report["cause"]["name"] == "unexplained"
+
+
 def test_a_candidate_that_fails_later_leaves_what_was_compared(digits):
     class Failing(CppRuntime):
         calls = 0

@@ -109,9 +109,9 @@ class Report:
         """The named reason; None if the two agree."""
         if self.verdict == AGREE:
             return None
-        if self.findings:
-            finding = self.findings[0]
-            return Cause(finding.cause, f"{finding.subject}: {finding.detail}")
+        for finding in self.findings:
+            if finding.cause != preflight.DIGEST_DIFFERS:
+                return Cause(finding.cause, f"{finding.subject}: {finding.detail}")
         if self.failure is not None:
             return Cause("candidate failed", str(self.failure))
         if self.guard and all(node.equal for node in self.nodes):

@@ -19,6 +19,7 @@ from vqvae_gluon.runtimes.base import OUTPUT
 
 _NEIGHBOURHOOD = 3
 _COLUMNS = 12
+_NOTES = 10
 
 
 def to_json(report: Report) -> dict[str, Any]:
@@ -73,8 +74,10 @@ def to_text(report: Report) -> str:
     if first is not None:
         lines += [f"  first divergent node: {first.stage}/{first.name} ({first.operator}): {describe(first)}"]
         lines += ["  its neighbourhood:", *_neighbourhood(report, first)]
-    lines += [f"  note: {finding}" for finding in report.findings[1:] if cause is not None]
-    lines += [f"  note: {finding}" for finding in report.findings if cause is None]
+    told = None if cause is None else next((f for f in report.findings if f.cause == cause.name), None)
+    notes = [f"  note: {finding}" for finding in report.findings if finding is not told]
+    lines += notes[:_NOTES]
+    lines += [f"  note: and {len(notes) - _NOTES} more, all of them with --json"] if len(notes) > _NOTES else []
     lines += [f"  note: {text}" for text in report.guard]
     lines += [f"  note: the comparison ended early: {report.failure}"] if report.failure else []
     lines += [f"  skipped: {stage}/{name}" for stage, name in report.nodes_skipped]
