@@ -98,7 +98,7 @@ build_cpp() {
 }
 
 first_light() {
-  local run="$OUT/run" bundle="$OUT/bundle" digits=("$DIGITS"/*.png)
+  local run="$OUT/run" bundle="$OUT/bundle" digits=("$DIGITS"/*.png) last
   setup_python test
   build_cpp
   say "Training for one epoch, one to two minutes ($run)"
@@ -107,7 +107,8 @@ first_light() {
   if [ ! "$bundle/manifest.json" -nt "$run/best.npz" ]; then
     "$VENV/bin/vqvae-gluon" export "$run" --output "$bundle"
   fi
-  if [ ! "$OUT/cpp" -nt "$bundle/manifest.json" ] || [ ! "$OUT/cpp" -nt "$CPP/build/reconstruct" ]; then
+  last="$OUT/cpp/$(basename "${digits[-1]}")"
+  if [ ! "$last" -nt "$bundle/manifest.json" ] || [ ! "$last" -nt "$CPP/build/reconstruct" ]; then
     say "Reconstructing ${#digits[@]} test digits in Python and in C++"
     rm -rf "$OUT/python" "$OUT/cpp"
     "$VENV/bin/vqvae-gluon" reconstruct "$bundle" "${digits[@]}" --output "$OUT/python" >/dev/null
