@@ -1,5 +1,6 @@
 """The judgement, through the command line, with the real binary."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -9,9 +10,14 @@ import pytest
 from conftest import PRETRAINED, alter_parameters, run_cli
 
 from vqvae_gluon.artifacts.bundle import graph_files, open_bundle
+from vqvae_gluon.artifacts.export import export_bundle
 from vqvae_gluon.artifacts.graph import read_graph
+from vqvae_gluon.compat import mx
+from vqvae_gluon.config import PRESETS, Config
 from vqvae_gluon.data import Images
+from vqvae_gluon.data.images import write_image
 from vqvae_gluon.errors import DIVERGED, DONE, REJECTED, USAGE, RuntimeFailure
+from vqvae_gluon.model.vqvae import VQVAE
 from vqvae_gluon.parity.harness import compare_bundles
 from vqvae_gluon.parity.report import to_json
 from vqvae_gluon.runtimes.cpp import CppRuntime
@@ -257,6 +263,19 @@ def test_images_of_one_name_in_several_folders(tmp_path):
         (tmp_path / str(number)).mkdir()
         shutil.copy(PRETRAINED / "digits" / f"0{number}.png", tmp_path / str(number) / "-a b.png")
     result = run_cli("parity", PRETRAINED, "--candidate", "cpp", "--data", tmp_path)
+    assert result.stdout.startswith("AGREE: cpp against gluon on 3 images"), result.stderr
+
+
+def test_a_colour_bundle_agrees_on_colour_images(tmp_path):
+    config = Config(dataclasses.replace(PRESETS["mnist"].model, image_channels=3), PRESETS["mnist"].training)
+    model = VQVAE(config.model)
+    model.initialize(mx.init.Xavier())
+    export_bundle(tmp_path / "bundle", config, model, {"name": "images", "sha256": ""}, 0, {})
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 256, (32, 48, 3), dtype=np.uint8)
+        write_image(tmp_path / "images" / f"{number}.png", noise)
+    result = run_cli("parity", tmp_path / "bundle", "--candidate", "cpp", "--data", tmp_path / "images")
     assert result.stdout.startswith("AGREE: cpp against gluon on 3 images"), result.stderr
 
 
