@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include <filesystem>
+#include <stdexcept>
 #include <string>
 
 #include "vqvae/files.hpp"
@@ -13,7 +14,11 @@
 // A directory that is gone when the test is.
 class TemporaryDirectory {
  public:
-  TemporaryDirectory() : path_(mkdtemp(std::string(std::filesystem::temp_directory_path() / "vqvae.XXXXXX").data())) {}
+  TemporaryDirectory() {
+    std::string name = std::filesystem::temp_directory_path() / "vqvae.XXXXXX";  // mkdtemp fills in the end.
+    if (mkdtemp(name.data()) == nullptr) throw std::runtime_error(name + ": could not be made");
+    path_ = name;
+  }
   TemporaryDirectory(const TemporaryDirectory&) = delete;
   TemporaryDirectory& operator=(const TemporaryDirectory&) = delete;
   ~TemporaryDirectory() { std::filesystem::remove_all(path_); }
