@@ -60,7 +60,7 @@ def test_gluons_own_loader_reads_both_halves(digits):
 def test_the_graph_owns_its_preprocessing(digits):
     codes = Predictor(open_bundle(PRETRAINED)).encode(digits[:2])
     graph = GluonGraph(read_network(graph_files(PRETRAINED, "encoder")), ["data"])
-    (raw,) = graph.run({"data": digits[:2].transpose(0, 3, 1, 2).astype(np.float32)})
+    ((_, _, raw),) = graph.run({"data": digits[:2].transpose(0, 3, 1, 2).astype(np.float32)})
     np.testing.assert_array_equal(raw, codes)
 
 

@@ -186,13 +186,13 @@ def test_a_divergence_in_shape_is_reported_with_pictures(bundle, tmp_path):
 
 
 class Tampered(CppRuntime):
-    """The binary, with its trace altered afterwards: what a deployed program's own fault would look like."""
+    """The binary, with its traces altered afterwards: what a deployed program's own fault would look like."""
 
     def __init__(self, tamper):
         self._tamper = tamper
 
-    def trace_bundle(self, bundle, images, path):
-        trace = super().trace_bundle(bundle, images, path)
+    def trace_graph(self, *arguments, **options):
+        trace = super().trace_graph(*arguments, **options)
         self._tamper(trace)
         return trace
 
@@ -205,16 +205,6 @@ def test_a_node_that_is_not_recorded_is_no_agreement(digits):
     assert report["verdict"] == "diverge"
     assert report["skipped"] == [{"stage": "encoder", "node": "encoder_relu1_fwd"}]
     assert report["first_divergent"]["node"] == "encoder_relu1_fwd"
-
-
-def test_a_trace_whose_values_are_not_those_of_its_index_is_no_agreement(digits):
-    def zero(trace):
-        node = next(node for node in trace.nodes if node.name == "encoder_conv1_fwd")
-        np.save(node.path, np.zeros(node.shape, node.dtype))
-
-    report = judge(PRETRAINED, digits[:4], Tampered(zero))
-    assert report["verdict"] == "invalid"
-    assert "is not what trace.json says" in report["failure"]
 
 
 def test_a_file_that_was_saved_again_is_no_cause(bundle, digits):

@@ -15,13 +15,17 @@ from vqvae_gluon.config import PRESETS, Config
 from vqvae_gluon.errors import DIVERGED, DONE, FAILED, REJECTED, USAGE, UsageError, VQVAEError
 
 _PROGRAM = "vqvae-gluon"
+_RECORDED = 64  # images of a trace, unless told otherwise
 _VERDICT_EXIT_CODES = {"agree": DONE, "diverge": DIVERGED, "invalid": REJECTED}
 _EXIT_CODES = "exit codes: 0 done and in agreement, 1 failed, 2 usage, 3 input rejected, 4 divergence found"
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
     """Run one command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["parity"] and words[1:2] in (["record"], ["compare"]):
+        words[:2] = [" ".join(words[:2])]
+    options = _parser().parse_args(words)
     try:
         return options.run(options)
     except VQVAEError as error:
@@ -114,30 +118,98 @@ def _reconstruct(options: argparse.Namespace) -> int:
 
 
 def _parity(options: argparse.Namespace) -> int:
-    from vqvae_gluon.artifacts.bundle import open_bundle
-    from vqvae_gluon.data import DATASETS, open_images
-    from vqvae_gluon.parity.harness import INVALID, compare_bundles
-    from vqvae_gluon.parity.report import to_json, to_text, write_html
+    from vqvae_gluon.parity.harness import compare_bundles, compare_exports
     from vqvae_gluon.runtimes import RUNTIMES
 
-    bundle = open_bundle(options.bundle)
-    if options.html:
+    _make_room(options)
+    sides = RUNTIMES[options.reference](), RUNTIMES[options.candidate]()
+    limits = {"max_memory": options.max_memory << 20, "repeat": options.repeat}
+    if options.bundle is not None:
+        images = _images(options)
+        theirs = options.candidate_bundle or options.bundle
+        report = compare_bundles(*sides, options.bundle, theirs, images, options.batch_size, **limits)
+    else:
+        files, feed = _export_and_feed(options)
+        theirs = dataclasses.replace(
+            files,
+            symbol=options.candidate_symbol or files.symbol,
+            params=options.candidate_params or files.params,
+        )
+        report = compare_exports(*sides, files, theirs, feed, **limits)
+    return _tell(report, options)
+
+
+def _parity_record(options: argparse.Namespace) -> int:
+    from vqvae_gluon.artifacts.trace import INDEX, open_trace
+    from vqvae_gluon.parity.recorded import record_bundle, record_export
+    from vqvae_gluon.runtimes import RUNTIMES
+
+    _make_room(options)
+    runtime, limit = RUNTIMES[options.runtime](), options.max_memory << 20
+    if options.bundle is not None:
+        replayed = None
+        if options.data is not None and (Path(options.data) / INDEX).exists():
+            replayed = open_trace(Path(options.data))
+            options.data = str(replayed.by_key()["input", "pixels"].path)
+        images = _images(options)
+        for files, _ in images.batches(min(len(images), options.count or _RECORDED)):
+            record_bundle(runtime, options.bundle, files, options.output, replayed, limit)
+            break
+    else:
+        files, feed = _export_and_feed(options)
+        record_export(runtime, files, next(feed.batches()), options.output, limit)
+    print(options.output)
+    return DONE
+
+
+def _parity_compare(options: argparse.Namespace) -> int:
+    from vqvae_gluon.parity.recorded import compare_traces
+
+    return _tell(compare_traces(options.reference, options.candidate, options.max_memory << 20), options)
+
+
+def _make_room(options: argparse.Namespace) -> None:
+    """Refuse words that do not fit together, and find out that a report cannot be written before the work is done."""
+    plain = options.symbol is not None or options.params is not None or bool(options.input)
+    if plain == (options.bundle is not None):
+        raise UsageError("options", "give BUNDLE, or --symbol, --params and --input")
+    if plain and (options.symbol is None or options.params is None):
+        raise UsageError("options", "a plain export takes --symbol and --params")
+    if getattr(options, "html", None):
         options.html.mkdir(parents=True, exist_ok=True)
+
+
+def _images(options: argparse.Namespace):
+    from vqvae_gluon.artifacts.bundle import open_bundle
+    from vqvae_gluon.data import DATASETS, open_images
+
+    bundle = open_bundle(options.bundle, verify=False)  # Of an altered one the numbers are wanted, too.
     source = options.data or bundle.manifest["data"]["name"]
     if options.data is None and source not in DATASETS:
         raise UsageError(
             "--data", f"is needed: {options.bundle} was trained on '{source}', which has no test set to fetch"
         )
-    images = open_images(source, bundle.config.model.image_channels, options.count)
-    report = compare_bundles(
-        RUNTIMES[options.reference](),
-        RUNTIMES[options.candidate](),
-        options.bundle,
-        options.candidate_bundle or options.bundle,
-        images,
-        options.batch_size,
-    )
+    return open_images(source, bundle.config.model.image_channels, options.count)
+
+
+def _export_and_feed(options: argparse.Namespace):
+    from vqvae_gluon.artifacts.binding import read_network
+    from vqvae_gluon.artifacts.bundle import GraphFiles
+    from vqvae_gluon.parity.inputs import open_feed, parse_spec
+
+    files = GraphFiles(options.symbol, options.params)
+    specs = [parse_spec(text) for text in options.input or ()]
+    return files, open_feed(read_network(files), specs, options.data, options.count, options.seed)
+
+
+def _tell(report, options: argparse.Namespace) -> int:
+    from vqvae_gluon.parity.page import write_html
+    from vqvae_gluon.parity.report import to_json, to_text, write_junit
+    from vqvae_gluon.parity.result import INVALID
+
     print(json.dumps(to_json(report), indent=2) if options.json else to_text(report))
+    if options.junit:
+        write_junit(report, options.junit)
     if options.html:
         print(f"report: {write_html(report, options.html)}", file=sys.stderr)
     if report.verdict == INVALID and report.failure is not None:
@@ -269,9 +341,10 @@ def _parser() -> argparse.ArgumentParser:
             "pretrained/mnist --candidate cpp --count 1000 --json",
             "pretrained/mnist --candidate cpp --html report",
             "pretrained/mnist --candidate cpp --candidate-bundle deployed --data digits",
+            "--symbol net-symbol.json --params net-0000.params --input data:8,3,224,224 --candidate cpp-executor",
         ],
     )
-    parity.add_argument("bundle", type=Path, metavar="BUNDLE", help="what the reference runs")
+    _add_subject(parity)
     parity.add_argument(
         "--reference", choices=_RUNTIMES, default="gluon", help="the side that is believed (default: gluon)"
     )
@@ -279,15 +352,75 @@ def _parser() -> argparse.ArgumentParser:
     parity.add_argument(
         "--candidate-bundle", type=Path, metavar="DIR", help="what the candidate runs (default: BUNDLE)"
     )
-    parity.add_argument(
-        "--data", metavar="NAME|DIR|FILE.npy", help="images to feed (default: the bundle's own test set)"
-    )
-    parity.add_argument("--count", type=_positive, metavar="N", help="how many of them (default: all)")
+    parity.add_argument("--candidate-symbol", type=Path, metavar="FILE", help="the same of a plain export")
+    parity.add_argument("--candidate-params", type=Path, metavar="FILE", help="the same of a plain export")
     parity.add_argument("--batch-size", type=_positive, default=128, metavar="N", help="images at once (default: 128)")
-    parity.add_argument("--json", action="store_true", help="print the report as JSON")
-    parity.add_argument("--html", type=Path, metavar="DIR", help="write the report as a page, with pictures")
+    parity.add_argument(
+        "--repeat", type=_positive, default=1, metavar="N", help="run each side N times; all must give the same bits"
+    )
+    _add_memory(parity)
+    _add_report(parity)
+
+    record = add(
+        "parity record",
+        _parity_record,
+        "record every node of one batch, to be compared on another machine",
+        [
+            "pretrained/mnist --runtime gluon --count 64 --output trained",
+            "deployed --runtime cpp --data trained --output recorded",
+            "--symbol net-symbol.json --params net-0000.params --input data:1,3,224,224 --runtime cpp --output trace",
+        ],
+    )
+    _add_subject(record)
+    record.add_argument("--runtime", choices=_RUNTIMES, required=True, help="what runs it")
+    record.add_argument("--output", type=Path, required=True, metavar="TRACE", help="directory of the trace")
+    _add_memory(record)
+
+    compare = add(
+        "parity compare",
+        _parity_compare,
+        "compare two recorded traces",
+        ["trained recorded", "trained recorded --html report"],
+    )
+    compare.add_argument("reference", type=Path, metavar="TRACE_A", help="the side that is believed")
+    compare.add_argument("candidate", type=Path, metavar="TRACE_B", help="the side under test")
+    _add_memory(compare)
+    _add_report(compare)
     return parser
 
 
+def _add_subject(command: argparse.ArgumentParser) -> None:
+    """What is run, and what it is fed."""
+    command.add_argument("bundle", type=Path, nargs="?", metavar="BUNDLE", help="directory that 'export' wrote")
+    command.add_argument("--symbol", type=Path, metavar="FILE", help="a plain Gluon export: its -symbol.json")
+    command.add_argument("--params", type=Path, metavar="FILE", help="a plain Gluon export: its .params")
+    command.add_argument(
+        "--input",
+        action="append",
+        metavar="NAME:SHAPE[:TYPE]",
+        help="an input of a plain export and the shape of a batch, such as data:8,3,224,224; several times",
+    )
+    command.add_argument(
+        "--data",
+        metavar="NAME|DIR|FILE",
+        help="images to feed: a data set, a directory, an .npy file; of a plain export also an .npz file with an array"
+        " for each input, or a recorded trace (default: the bundle's own test set; seeded random numbers)",
+    )
+    command.add_argument("--count", type=_positive, metavar="N", help="how many of them (default: all; one batch)")
+    command.add_argument("--seed", type=_seed, default=0, metavar="N", help="of the random numbers (default: 0)")
+
+
+def _add_memory(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--max-memory", type=_positive, default=1024, metavar="MIB", help="of tapped tensors at once (default: 1024)"
+    )
+
+
+def _add_report(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print the report as JSON")
+    command.add_argument("--junit", type=Path, metavar="FILE", help="write the report as JUnit XML")
+    command.add_argument("--html", type=Path, metavar="DIR", help="write the report as a page, with pictures")
+
+
 # Named here so that --help does not load MXNet; a test holds them against vqvae_gluon.runtimes.RUNTIMES.
-_RUNTIMES = ("gluon", "cpp")
+_RUNTIMES = ("gluon", "gluon-eager", "executor", "cpp", "cpp-executor", "cpp-predict", "fp64")

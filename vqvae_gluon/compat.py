@@ -6,6 +6,8 @@ MXNet 1.9.1 is the last release. Three things about it are out of date, and this
 * it imports ``distutils``, which Python 3.12 dropped and setuptools still carries;
 * on x86 it takes half of the processors for hyper-threads and leaves them idle, unless ``OMP_NUM_THREADS`` says
   otherwise before its library is loaded.
+
+It also writes a line to stderr for every executor that fuses operators, unless it is told not to.
 """
 
 import importlib
@@ -23,12 +25,13 @@ def processor_count() -> int:
 def import_mxnet():
     """Import MXNet with the aliases it needs in place and every processor in use.
 
-    ``OMP_NUM_THREADS`` is left alone if the user has set it.
+    Variables that the user has set are left alone.
 
     Raises:
         ImportError: MXNet is not installed, or cannot run on this Python.
     """
     os.environ.setdefault("OMP_NUM_THREADS", str(processor_count()))
+    os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
     if "bool" not in np.__dict__:
         np.bool = np.bool_  # type: ignore[attr-defined]
     if sys.version_info >= (3, 12):

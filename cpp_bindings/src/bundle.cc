@@ -1,10 +1,10 @@
 #include "vqvae/bundle.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "vqvae/error.hpp"
 #include "vqvae/files.hpp"
@@ -57,37 +57,15 @@ Bytes read_checked(const std::filesystem::path& path, std::size_t limit, const D
 
 Export read_export(const std::filesystem::path& symbol, const std::filesystem::path& params,
                    const Digest& symbol_digest, const Digest& params_digest) {
-  return {parse_graph(read_checked(symbol, kMaxSymbolBytes, symbol_digest), symbol.string()),
-          parse_parameters(read_checked(params, kMaxParamsBytes, params_digest), params.string()), params.string()};
-}
-
-bool is_finite(float value) { return std::isfinite(value); }
-bool is_finite(double value) { return std::isfinite(value); }
-// A half-precision number's bits: NaN and infinity have every bit of the exponent set.
-bool is_finite(std::uint16_t bits) { return (bits & 0x7C00U) != 0x7C00U; }
-
-template <typename T>
-bool all_finite(const Tensor& tensor) {
-  const T* values = tensor.as<T>();
-  return std::all_of(values, values + element_count(tensor.shape), [](T value) { return is_finite(value); });
-}
-
-bool is_finite(const Tensor& tensor) {
-  switch (tensor.dtype) {
-    case DType::kFloat16:
-      return all_finite<std::uint16_t>(tensor);
-    case DType::kFloat32:
-      return all_finite<float>(tensor);
-    case DType::kFloat64:
-      return all_finite<double>(tensor);
-    default:
-      return true;
-  }
+  Graph graph = parse_graph(read_checked(symbol, kMaxSymbolBytes, symbol_digest), symbol.string());
+  Bytes bytes = read_checked(params, kMaxParamsBytes, params_digest);
+  Parameters parameters = parse_parameters(bytes, params.string());
+  return {std::move(graph), std::move(parameters), params.string(), std::move(bytes)};
 }
 
 void require_finite(const Export& network) {
   for (const auto& [name, tensor] : network.parameters) {
-    if (!is_finite(tensor)) {
+    if (count_nonfinite(tensor) > 0) {
       throw InputError(network.params_name, name + " holds NaN or infinity; export the network again");
     }
   }

@@ -30,39 +30,45 @@ void check_reference(const Json& reference, std::size_t limit) {
   }
 }
 
-std::map<std::string, std::string> check_nodes(const Json& document) {
+void check_nodes(const Json& document, Graph* graph) {
   const Json& nodes = document.at("nodes");
   if (!nodes.is_array() || nodes.empty() || nodes.size() > kMaxNodes) {
     throw Unsound("its list of nodes is empty or too long");
   }
-  std::map<std::string, std::string> operators;
   std::vector<std::size_t> variables;
   for (std::size_t i = 0; i < nodes.size(); ++i) {
     if (!nodes[i].at("inputs").is_array()) throw Unsound("a node has no list of inputs");
     for (const Json& reference : nodes[i].at("inputs")) check_reference(reference, i);
-    if (nodes[i].contains("attrs") && !nodes[i].at("attrs").is_object()) throw Unsound("a node's attrs are no object");
+    for (const char* key : {"attrs", "attr", "param"}) {  // The last two in files of old versions.
+      if (nodes[i].contains(key) && !nodes[i].at(key).is_object()) {
+        throw Unsound(std::string("a node's ") + key + " is no object");
+      }
+    }
     const auto name = nodes[i].at("name").get<std::string>();
     const auto op = nodes[i].at("op").get<std::string>();
     if (op == "null") {
       if (!nodes[i].at("inputs").empty()) throw Unsound("the variable " + name + " has inputs");
       variables.push_back(i);
     }
-    if (!operators.emplace(name, op).second) throw Unsound("two nodes have one name");
+    if (!graph->operators.emplace(name, op).second) throw Unsound("two nodes have one name");
   }
   auto arguments = document.at("arg_nodes").get<std::vector<std::size_t>>();
   std::sort(arguments.begin(), arguments.end());
   if (arguments != variables) throw Unsound("arg_nodes are not its variables");
   if (!document.at("heads").is_array() || document.at("heads").empty()) throw Unsound("it has no output");
-  for (const Json& reference : document.at("heads")) check_reference(reference, nodes.size());
-  return operators;
+  for (const Json& reference : document.at("heads")) {
+    check_reference(reference, nodes.size());
+    graph->outputs.emplace_back(nodes[reference[0].get<std::size_t>()].at("name").get<std::string>(),
+                                reference[1].get<std::size_t>());
+  }
 }
 
 }  // namespace
 
 Graph parse_graph(const Bytes& bytes, const std::string& name) {
-  Graph graph{name, std::string(bytes.begin(), bytes.end()), {}};
+  Graph graph{name, std::string(bytes.begin(), bytes.end()), {}, {}};
   try {
-    graph.operators = check_nodes(Json::parse(graph.json));
+    check_nodes(Json::parse(graph.json), &graph);
   } catch (const Json::parse_error&) {
     throw InputError(name, "is not JSON; export the network again");
   } catch (const Json::exception& error) {

@@ -13,7 +13,6 @@
 namespace vqvae::mxnet {
 namespace {
 
-constexpr int kCpu = 1;
 constexpr const char* kLibrary = "libmxnet.so";
 constexpr const char* kPathVariable = "MXNET_LIBRARY_PATH";
 
@@ -27,10 +26,11 @@ std::string library_path() {
   return std::filesystem::exists(VQVAE_MXNET_LIBRARY, error) ? VQVAE_MXNET_LIBRARY : kLibrary;
 }
 
+constexpr int kKeepWhatIsSet = 0;
+
 void use_all_processors() {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) {
-    constexpr int kKeepWhatIsSet = 0;
     setenv("OMP_NUM_THREADS", std::to_string(CPU_COUNT(&set)).c_str(), kKeepWhatIsSet);
   }
 }
@@ -40,21 +40,6 @@ void resolve(void* library, const char* name, Function* function) {
   *function = reinterpret_cast<Function>(dlsym(library, name));
   if (*function == nullptr)
     throw RuntimeFailure(kLibrary, std::string("has no function ") + name + "; use MXNet 1.9.1");
-}
-
-Api load() {
-  use_all_processors();
-  const std::string path = library_path();
-  void* library = dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
-  if (library == nullptr) {
-    throw RuntimeFailure(kLibrary, std::string("could not be loaded (") + dlerror() + "); set " + kPathVariable +
-                                       " to the file of MXNet 1.9.1");
-  }
-  Api api;
-#define VQVAE_RESOLVE(name) resolve(library, #name, &api.name);
-  VQVAE_MXNET_FUNCTIONS(VQVAE_RESOLVE)
-#undef VQVAE_RESOLVE
-  return api;
 }
 
 // The line of MXNet's message that says what is wrong: the last one that is no part of a stack trace.
@@ -70,6 +55,26 @@ std::string reason(const std::string& message) {
   return last;
 }
 
+Api load() {
+  use_all_processors();
+  setenv("MXNET_SUBGRAPH_VERBOSE", "0", kKeepWhatIsSet);  // The executor would tell standard error that it fuses.
+  const std::string path = library_path();
+  void* library = dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
+  if (library == nullptr) {
+    throw RuntimeFailure(kLibrary, std::string("could not be loaded (") + dlerror() + "); set " + kPathVariable +
+                                       " to the file of MXNet 1.9.1");
+  }
+  Api api;
+#define VQVAE_RESOLVE(name) resolve(library, #name, &api.name);
+  VQVAE_MXNET_FUNCTIONS(VQVAE_RESOLVE)
+#undef VQVAE_RESOLVE
+  // MXNet's oldest operators (SliceChannel, InstanceNorm, ...) are not registered whole until they are listed.
+  std::uint32_t size = 0;
+  const char** operators = nullptr;
+  if (api.MXListAllOpNames(&size, &operators) != 0) throw RuntimeFailure(path, reason(api.MXGetLastError()));
+  return api;
+}
+
 }  // namespace
 
 const Api& api() {
@@ -78,6 +83,12 @@ const Api& api() {
 }
 
 std::string last_error() { return reason(api().MXGetLastError()); }
+
+std::string version() {
+  int number = 0;
+  check(api().MXGetVersion(&number), kLibrary);
+  return std::to_string(number / 10000) + "." + std::to_string(number / 100 % 100) + "." + std::to_string(number % 100);
+}
 
 void check(int code, const std::string& what) {
   if (code != 0) throw RuntimeFailure(what, last_error());

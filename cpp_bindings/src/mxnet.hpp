@@ -6,8 +6,11 @@
 #define VQVAE_SRC_MXNET_HPP_
 
 #include <mxnet/c_api.h>
+#include <mxnet/c_predict_api.h>
 #include <nnvm/c_api.h>
 
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -17,27 +20,46 @@
 namespace vqvae::mxnet {
 
 // The functions in use, by their own names.
-#define VQVAE_MXNET_FUNCTIONS(X) \
-  X(MXGetLastError)              \
-  X(MXSymbolCreateFromJSON)      \
-  X(MXSymbolFree)                \
-  X(MXSymbolListArguments)       \
-  X(MXSymbolListAuxiliaryStates) \
-  X(MXSymbolListOutputs)         \
-  X(MXSymbolGetInternals)        \
-  X(MXSymbolGetOutput)           \
-  X(MXSymbolCreateGroup)         \
-  X(MXSymbolInferShapePartialEx) \
-  X(NNSymbolListInputNames)      \
-  X(MXNDArrayCreateEx)           \
-  X(MXNDArrayFree)               \
-  X(MXNDArraySyncCopyFromCPU)    \
-  X(MXNDArraySyncCopyToCPU)      \
-  X(MXNDArrayGetShapeEx)         \
-  X(MXNDArrayGetDType)           \
-  X(MXCreateCachedOpEx)          \
-  X(MXFreeCachedOp)              \
-  X(MXInvokeCachedOpEx)
+#define VQVAE_MXNET_FUNCTIONS(X)  \
+  X(MXGetLastError)               \
+  X(MXGetVersion)                 \
+  X(MXListAllOpNames)             \
+  X(MXSymbolCreateFromJSON)       \
+  X(MXSymbolSaveToJSON)           \
+  X(MXSymbolFree)                 \
+  X(MXSymbolListArguments)        \
+  X(MXSymbolListAuxiliaryStates)  \
+  X(MXSymbolGetNumOutputs)        \
+  X(MXSymbolGetName)              \
+  X(MXSymbolGetInternals)         \
+  X(MXSymbolGetOutput)            \
+  X(MXSymbolCreateGroup)          \
+  X(MXSymbolInferShapePartialEx)  \
+  X(NNSymbolListInputNames)       \
+  X(MXNDArrayCreateEx)            \
+  X(MXNDArrayFree)                \
+  X(MXNDArraySyncCopyFromCPU)     \
+  X(MXNDArraySyncCopyFromNDArray) \
+  X(MXNDArraySyncCopyToCPU)       \
+  X(MXNDArrayGetShapeEx)          \
+  X(MXNDArrayGetDType)            \
+  X(MXCreateCachedOpEx)           \
+  X(MXFreeCachedOp)               \
+  X(MXInvokeCachedOpEx)           \
+  X(MXExecutorSimpleBindEx)       \
+  X(MXExecutorForward)            \
+  X(MXExecutorOutputs)            \
+  X(MXExecutorFree)               \
+  X(MXPredCreateEx)               \
+  X(MXPredSetInput)               \
+  X(MXPredForward)                \
+  X(MXPredGetOutputShape)         \
+  X(MXPredGetOutputType)          \
+  X(MXPredGetOutput)              \
+  X(MXPredFree)
+
+// The device that everything runs on.
+constexpr int kCpu = 1;
 
 struct Api {
 #define VQVAE_DECLARE(name) decltype(&::name) name = nullptr;  // NOLINT(bugprone-macro-parentheses)
@@ -53,6 +75,9 @@ const Api& api();
 // The reason that the last failed call gave.
 std::string last_error();
 
+// "1.9.1"
+std::string version();
+
 // Turn a return code into an exception. `what` is the file or thing that is being worked on.
 void check(int code, const std::string& what);
 
@@ -65,12 +90,46 @@ struct ArrayDeleter {
 struct CachedOpDeleter {
   void operator()(void* handle) const { api().MXFreeCachedOp(handle); }
 };
+struct ExecutorDeleter {
+  void operator()(void* handle) const { api().MXExecutorFree(handle); }
+};
+struct PredictorDeleter {
+  void operator()(void* handle) const { api().MXPredFree(handle); }
+};
 using Symbol = std::unique_ptr<void, SymbolDeleter>;
 using Array = std::unique_ptr<void, ArrayDeleter>;
 using CachedOp = std::unique_ptr<void, CachedOpDeleter>;
+using Executor = std::unique_ptr<void, ExecutorDeleter>;
+using Predictor = std::unique_ptr<void, PredictorDeleter>;
 
 Array to_array(const Tensor& tensor);
 Tensor to_tensor(NDArrayHandle array, const std::string& what);
+
+// Take the arrays that a run gave, and hand copies of them to a function of number and tensor, one after the other.
+template <typename Sink>
+void hand_over(NDArrayHandle* handles, std::size_t count, const std::string& what, const Sink& sink) {
+  std::vector<Array> arrays(handles, handles + count);
+  for (std::size_t i = 0; i < count; ++i) {
+    sink(i, to_tensor(arrays[i].get(), what));
+    arrays[i].reset();
+  }
+}
+
+// Shapes by name as the API takes them: all extents in one row, and where each shape begins in it. The names stay the
+// caller's.
+template <typename Extent>
+struct NamedShapes {
+  std::vector<const char*> names;
+  std::vector<std::uint32_t> begins = {0};
+  std::vector<Extent> extents;
+
+  void add(const std::string& name, const Shape& shape) {
+    names.push_back(name.c_str());
+    for (const std::int64_t extent : shape) extents.push_back(static_cast<Extent>(extent));
+    begins.push_back(static_cast<std::uint32_t>(extents.size()));
+  }
+  std::uint32_t size() const { return static_cast<std::uint32_t>(names.size()); }
+};
 
 // The names that one of the API's listing functions gives for a symbol.
 template <typename Function>

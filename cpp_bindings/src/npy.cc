@@ -72,7 +72,7 @@ Tensor read_npy(const std::filesystem::path& path) {
   return tensor;
 }
 
-Bytes npy_bytes(const Tensor& tensor) {
+Bytes npy_header(const Tensor& tensor) {
   std::string header = std::string("{'descr': '") + npy_descr(tensor.dtype) +
                        "', 'fortran_order': False, 'shape': " + to_string(tensor.shape) + ", }";
   header.append(kAlignment - 1 - (kPreambleBytes + header.size()) % kAlignment, ' ');
@@ -81,6 +81,11 @@ Bytes npy_bytes(const Tensor& tensor) {
   bytes.push_back(static_cast<std::uint8_t>(header.size() & 255));
   bytes.push_back(static_cast<std::uint8_t>(header.size() >> 8));
   bytes.insert(bytes.end(), header.begin(), header.end());
+  return bytes;
+}
+
+Bytes npy_bytes(const Tensor& tensor) {
+  Bytes bytes = npy_header(tensor);
   bytes.insert(bytes.end(), tensor.data.begin(), tensor.data.end());
   return bytes;
 }

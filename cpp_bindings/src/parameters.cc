@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::uint64_t kFileMagic = 0x112;
 constexpr std::uint32_t kTensorMagic = 0xF993FAC9;
+constexpr std::uint32_t kOldTensorMagic = 0xF993FAC8;  // Until MXNet 0.12; has no storage type.
 constexpr std::int32_t kDense = 0;
 constexpr std::int32_t kMaxDimensions = 32;
 constexpr std::uint64_t kMaxNameBytes = 4096;
@@ -65,9 +66,9 @@ class Reader {
 
 Tensor read_tensor(Reader* reader) {
   const auto magic = reader->take<std::uint32_t>();
-  const auto storage = reader->take<std::int32_t>();
+  const bool dense = magic == kOldTensorMagic || (magic == kTensorMagic && reader->take<std::int32_t>() == kDense);
   const auto dimensions = reader->take<std::int32_t>();
-  if (magic != kTensorMagic || storage != kDense) {
+  if (!dense) {
     throw reader->damaged("a tensor is not a dense one as MXNet 1.x writes it");
   }
   if (dimensions < 1 || dimensions > kMaxDimensions) {

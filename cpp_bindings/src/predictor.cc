@@ -22,17 +22,17 @@ Tensor single(std::vector<Tensor> outputs) {
 void record(TraceWriter* trace, const std::string& stage, Network* network, const std::string& input,
             const Tensor& value) {
   trace->add(stage, input, "input", value);
-  for (const Tap& tap : network->taps({{input, value}})) trace->add(stage, tap.name, tap.op, tap.value);
+  network->taps({{input, value}}, [&](const Tap& tap) { trace->add(stage, tap.name, tap.op, tap.value); });
 }
 
 }  // namespace
 
-Predictor::Predictor(const Bundle& bundle)
+Predictor::Predictor(Bundle bundle, Engine engine)
     : channels_(bundle.channels),
       stride_(bundle.stride),
       num_embeddings_(bundle.num_embeddings),
-      encoder_(bundle.encoder, {kImagesInput}),
-      decoder_(bundle.decoder, {kCodesInput}) {}
+      encoder_(std::move(bundle.encoder), {kImagesInput}, engine),
+      decoder_(std::move(bundle.decoder), {kCodesInput}, engine) {}
 
 void Predictor::check_images(const Tensor& images, const std::string& name) const {
   if (images.dtype != DType::kUint8 || images.shape.size() != 4 || images.data.empty()) {
@@ -69,13 +69,17 @@ Tensor Predictor::decode(const Tensor& codes) {
 
 Tensor Predictor::reconstruct(const Tensor& images) { return to_images(decode(encode(images))); }
 
-Tensor Predictor::reconstruct(const Tensor& images, TraceWriter* trace) {
+Tensor Predictor::reconstruct(const Tensor& images, TraceWriter* trace, bool taps) {
   const Tensor codes = encode(images);
   const Tensor reconstruction = decode(codes);
   Tensor result = to_images(reconstruction);
   trace->add("input", "pixels", "input", images);
-  record(trace, "encoder", &encoder_, kImagesInput, to_tensor(images));
-  record(trace, "decoder", &decoder_, kCodesInput, codes);
+  const Tensor data = to_tensor(images);
+  trace->add("input", kImagesInput, "input", data);
+  if (taps) {
+    record(trace, "encoder", &encoder_, kImagesInput, data);
+    record(trace, "decoder", &decoder_, kCodesInput, codes);
+  }
   trace->add("output", "codes", "output", codes);
   trace->add("output", "reconstruction", "output", reconstruction);
   trace->add("output", "image", "output", result);

@@ -1,6 +1,8 @@
 #include "vqvae/tensor.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <utility>
 
 namespace vqvae {
@@ -21,6 +23,18 @@ constexpr std::array<Type, 8> kTypes = {{{4, "float32", "<f4"},
                                          {1, "int8", "|i1"},
                                          {8, "int64", "<i8"},
                                          {1, "bool", "|b1"}}};
+
+bool is_finite(float value) { return std::isfinite(value); }
+bool is_finite(double value) { return std::isfinite(value); }
+// A half-precision number's bits: NaN and infinity have every bit of the exponent set.
+bool is_finite(std::uint16_t bits) { return (bits & 0x7C00U) != 0x7C00U; }
+
+template <typename T>
+std::size_t count_nonfinite_as(const Tensor& tensor) {
+  const T* values = tensor.as<T>();
+  return static_cast<std::size_t>(
+      std::count_if(values, values + element_count(tensor.shape), [](T value) { return !is_finite(value); }));
+}
 
 const Type& type_of(DType dtype) { return kTypes.at(static_cast<std::size_t>(dtype)); }
 
@@ -54,6 +68,19 @@ std::string to_string(const Shape& shape) {
     text += std::to_string(shape[i]);
   }
   return text + (shape.size() == 1 ? ",)" : ")");
+}
+
+std::size_t count_nonfinite(const Tensor& tensor) {
+  switch (tensor.dtype) {
+    case DType::kFloat16:
+      return count_nonfinite_as<std::uint16_t>(tensor);
+    case DType::kFloat32:
+      return count_nonfinite_as<float>(tensor);
+    case DType::kFloat64:
+      return count_nonfinite_as<double>(tensor);
+    default:
+      return 0;
+  }
 }
 
 Tensor::Tensor(DType type, Shape extents) : dtype(type), shape(std::move(extents)) {

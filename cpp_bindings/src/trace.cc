@@ -1,10 +1,15 @@
 #include "vqvae/trace.hpp"
 
-#include <cstdio>
+#include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
 #include <utility>
 
+#include "mxnet.hpp"
 #include "vqvae/error.hpp"
 #include "vqvae/files.hpp"
 #include "vqvae/npy.hpp"
@@ -17,6 +22,26 @@ using Json = nlohmann::ordered_json;
 constexpr int kFormat = 1;
 constexpr const char* kIndex = "trace.json";
 
+// The model of the first processor; "" if the system does not tell.
+std::string processor() {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(file, line)) {
+    const std::size_t colon = line.find(": ");
+    if (line.rfind("model name", 0) == 0 && colon != std::string::npos) return line.substr(colon + 2);
+  }
+  return "";
+}
+
+Json environment() {
+  Json result;
+  result["mxnet"] = mxnet::version();
+  result["processor"] = processor();
+  const char* threads = std::getenv("OMP_NUM_THREADS");
+  result["threads"] = threads == nullptr ? "" : threads;
+  return result;
+}
+
 }  // namespace
 
 class TraceWriter::Impl {
@@ -27,18 +52,13 @@ class TraceWriter::Impl {
     std::filesystem::remove(directory_ / kIndex, ignored);
     index_["format"] = kFormat;
     index_["runtime"] = runtime;
+    index_["environment"] = Json::object();  // Has its place here; what it holds is known when MXNet is loaded.
     index_["nodes"] = Json::array();
   }
 
+  void keep_only(std::set<std::string> names) { kept_ = std::move(names); }
+
   void add(const std::string& stage, const std::string& name, const std::string& op, const Tensor& value) {
-    std::string file = std::to_string(index_["nodes"].size());
-    file = std::string(5 - std::min<std::size_t>(5, file.size()), '0') + file + ".npy";
-    // Not synced to the disk one by one: a trace without its index is no trace.
-    const Bytes bytes = npy_bytes(value);
-    std::ofstream out(directory_ / file, std::ios::binary);
-    out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
-    out.close();
-    if (!out) throw RuntimeFailure((directory_ / file).string(), "could not be written");
     Json node;
     node["stage"] = stage;
     node["name"] = name;
@@ -46,17 +66,33 @@ class TraceWriter::Impl {
     node["shape"] = value.shape;
     node["dtype"] = dtype_name(value.dtype);
     node["sha256"] = sha256(value.data);
-    node["file"] = file;
+    node["nonfinite"] = count_nonfinite(value);
+    node["file"] = !kept_ || kept_->count(name) > 0 ? Json(write(value)) : Json(nullptr);
     index_["nodes"].push_back(node);
   }
 
   void close() {
+    index_["environment"] = environment();
     const std::string text = index_.dump(1) + "\n";
     write_file(directory_ / kIndex, Bytes(text.begin(), text.end()));
   }
 
  private:
+  // Write one tensor to a file; gives its name. Not synced to the disk one by one: a trace without its index is none.
+  std::string write(const Tensor& value) {
+    std::string file = std::to_string(index_["nodes"].size());
+    file = std::string(5 - std::min<std::size_t>(5, file.size()), '0') + file + ".npy";
+    std::ofstream out(directory_ / file, std::ios::binary);
+    const Bytes header = npy_header(value);
+    out.write(reinterpret_cast<const char*>(header.data()), static_cast<std::streamsize>(header.size()));
+    out.write(reinterpret_cast<const char*>(value.data.data()), static_cast<std::streamsize>(value.data.size()));
+    out.close();
+    if (!out) throw RuntimeFailure((directory_ / file).string(), "could not be written");
+    return file;
+  }
+
   std::filesystem::path directory_;
+  std::optional<std::set<std::string>> kept_;  // Without it all are written.
   Json index_;
 };
 
@@ -69,6 +105,7 @@ TraceWriter::~TraceWriter() = default;
 void TraceWriter::add(const std::string& stage, const std::string& name, const std::string& op, const Tensor& value) {
   impl_->add(stage, name, op, value);
 }
+void TraceWriter::keep_only(std::set<std::string> names) { impl_->keep_only(std::move(names)); }
 void TraceWriter::close() { impl_->close(); }
 
 }  // namespace vqvae

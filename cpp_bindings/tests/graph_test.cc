@@ -25,6 +25,8 @@ TEST_CASE("a sound graph is read") {
   const vqvae::Graph graph = vqvae::parse_graph(to_bytes(kGraph), "x");
   CHECK(graph.operators.at("data") == "null");
   CHECK(graph.operators.at("out") == "tanh");
+  REQUIRE(graph.outputs.size() == 1);
+  CHECK(graph.outputs[0] == std::make_pair(std::string("out"), std::size_t{0}));
 }
 
 TEST_CASE("the pretrained graphs are sound") {
@@ -42,6 +44,15 @@ TEST_CASE("references to nodes that are not there, or not yet, are rejected") {
   check_rejected(with("[[0, 0, 0]]", "7"));
   check_rejected(with("[[1, 0, 0]]", "[[50, 0, 0]]"));
   check_rejected(with("[[1, 0, 0]]", "[]"));
+}
+
+TEST_CASE("files of old versions have other words for attributes, and short references") {
+  for (const std::string key : {"attrs", "attr", "param"}) {
+    CHECK_NOTHROW(vqvae::parse_graph(with(R"("op": "tanh",)", R"("op": "tanh", ")" + key + R"(": {"a": "b"},)"), "x"));
+    check_rejected(with(R"("op": "tanh",)", R"("op": "tanh", ")" + key + R"(": ["a"],)"));
+  }
+  CHECK_NOTHROW(vqvae::parse_graph(with("[[0, 0, 0]]", "[[0, 0]]"), "x"));
+  CHECK_NOTHROW(vqvae::parse_graph(with("[[1, 0, 0]]", "[[1, 0]]"), "x"));
 }
 
 TEST_CASE("variables must be told rightly, names must be unique") {

@@ -72,6 +72,20 @@ TEST_CASE("what is no dense tensor is rejected") {
   check_rejected(with<std::int32_t>(kStorage, 1));
 }
 
+TEST_CASE("a tensor as old versions wrote it, without a storage type, is read") {
+  vqvae::Bytes bytes = with<std::uint32_t>(kMagic, 0xF993FAC8);
+  bytes.erase(bytes.begin() + kStorage, bytes.begin() + kDimensions);
+  const vqvae::Parameters parameters = vqvae::parse_parameters(bytes, "x");
+  const vqvae::Parameters expected = vqvae::parse_parameters(pretrained(), "x");
+  for (const auto& [name, tensor] : expected) {
+    CHECK(parameters.at(name).shape == tensor.shape);
+    CHECK(parameters.at(name).data == tensor.data);
+  }
+  const auto extent = std::numeric_limits<std::int64_t>::max();
+  std::memcpy(bytes.data() + kStorage + sizeof(std::int32_t), &extent, sizeof extent);
+  check_rejected(bytes);
+}
+
 TEST_CASE("names must be of arguments or auxiliary states, and unique") {
   const std::string whole(reinterpret_cast<const char*>(pretrained().data()), pretrained().size());
   std::string text = whole;

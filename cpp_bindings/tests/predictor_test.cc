@@ -38,6 +38,37 @@ TEST_CASE("decoding the codes gives what reconstructing gives, whatever the batc
   }
 }
 
+TEST_CASE("every engine gives the same codes, whatever the batch") {
+  const vqvae::Tensor images = digits(5);
+  const vqvae::Tensor codes = vqvae::Predictor(vqvae::read_bundle(VQVAE_PRETRAINED, true)).encode(images);
+  for (const vqvae::Engine engine : {vqvae::Engine::kExecutor, vqvae::Engine::kPredict}) {
+    vqvae::Predictor predictor(vqvae::read_bundle(VQVAE_PRETRAINED, true), engine);
+    for (const std::int64_t end : {5, 2, 5}) {
+      CHECK(predictor.encode(vqvae::slice(images, 0, end)).data == vqvae::slice(codes, 0, end).data);
+    }
+  }
+}
+
+TEST_CASE("outputs are handed over one by one, under their nodes' names") {
+  vqvae::Bundle bundle = vqvae::read_bundle(VQVAE_PRETRAINED, true);
+  vqvae::Network network(bundle.encoder, {"data", "not taken"});
+  const vqvae::Inputs inputs = {{"data", vqvae::to_tensor(digits(2))}, {"not taken", vqvae::Tensor()}};
+  std::vector<std::string> names;
+  vqvae::Tensor last;
+  network.taps(inputs, [&](vqvae::Tap tap) {
+    names.push_back(tap.name);
+    last = std::move(tap.value);
+  });
+  CHECK(names.front() == "_divscalar0");
+  CHECK(names.back() == "quantizer_codes");
+  network.run(inputs, [&](const vqvae::Tap& tap) {
+    CHECK(tap.name == "quantizer_codes");
+    CHECK(tap.op == "Cast");
+    CHECK(tap.value.data == last.data);
+  });
+  CHECK(network.run(inputs).at(0).data == last.data);
+}
+
 TEST_CASE("images and codes that the network cannot take are rejected") {
   vqvae::Predictor predictor(vqvae::read_bundle(VQVAE_PRETRAINED, true));
   for (const vqvae::Shape& shape :

@@ -7,7 +7,10 @@
 #include <chrono>
 #include <filesystem>
 #include <iostream>
+#include <map>
+#include <optional>
 #include <set>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -26,14 +29,29 @@ namespace fs = std::filesystem;
 
 constexpr std::size_t kMaxImageBytes = std::size_t{1} << 30;
 constexpr std::int64_t kBatchSize = 64;
-constexpr const char* kRuntime = "cpp";
+constexpr std::size_t kMaxKeepBytes = std::size_t{1} << 28;
+constexpr const char* kAllTaps = "all";
+constexpr const char* kNoTaps = "none";
 constexpr const char* kExamples =
     "\nexamples:\n"
     "  reconstruct --bundle pretrained/mnist digit.png\n"
     "  reconstruct --bundle pretrained/mnist --output out digits/*.png\n"
     "  reconstruct --bundle pretrained/mnist --trace trace digits.npy\n"
     "  reconstruct --symbol net-symbol.json --params net-0000.params --input data=batch.npy --trace trace\n"
+    "  reconstruct --symbol net-symbol.json --params net-0000.params --input data=batch.npy --trace trace \\\n"
+    "              --engine executor --taps none\n"
     "\nexit codes: 0 done, 1 failed, 2 usage, 3 a bundle, image or other input was rejected\n";
+
+struct EngineChoice {
+  vqvae::Engine engine;
+  const char* runtime;  // What a trace calls it.
+};
+const std::map<std::string, EngineChoice>& engines() {
+  static const std::map<std::string, EngineChoice> choices = {{"cachedop", {vqvae::Engine::kCachedOp, "cpp"}},
+                                                              {"executor", {vqvae::Engine::kExecutor, "cpp-executor"}},
+                                                              {"predict", {vqvae::Engine::kPredict, "cpp-predict"}}};
+  return choices;
+}
 
 struct Options {
   std::string bundle;
@@ -45,6 +63,9 @@ struct Options {
   std::vector<std::string> inputs;
   std::string stage = "graph";
   std::string trace;
+  std::string engine = "cachedop";
+  std::string taps = kAllTaps;
+  std::string keep;
 };
 
 // Images that are run at once, and the files their reconstructions go to.
@@ -102,7 +123,8 @@ bool same_size(const vqvae::Tensor& a, const vqvae::Tensor& b) {
 class Reconstruction {
  public:
   explicit Reconstruction(const Options& options)
-      : options_(options), predictor_(vqvae::read_bundle(options.bundle, !options.no_verify)) {}
+      : options_(options),
+        predictor_(vqvae::read_bundle(options.bundle, !options.no_verify), engines().at(options.engine).engine) {}
 
   void run() {
     vqvae::make_directory(options_.output);
@@ -149,8 +171,8 @@ class Reconstruction {
         write(predictor_.reconstruct(vqvae::slice(batch_.images, begin, end)), begin);
       }
     } else {
-      vqvae::TraceWriter trace(options_.trace, kRuntime);
-      write(predictor_.reconstruct(batch_.images, &trace), 0);
+      vqvae::TraceWriter trace(options_.trace, engines().at(options_.engine).runtime);
+      write(predictor_.reconstruct(batch_.images, &trace, options_.taps == kAllTaps), 0);
       trace.close();
     }
     batch_ = {};
@@ -172,6 +194,18 @@ class Reconstruction {
   Progress progress_;
 };
 
+// The names in a file, one a line.
+std::set<std::string> read_names(const fs::path& path) {
+  const vqvae::Bytes bytes = vqvae::read_file(path, kMaxKeepBytes);
+  std::istringstream lines(std::string(bytes.begin(), bytes.end()));
+  std::set<std::string> names;
+  for (std::string line; std::getline(lines, line);) {
+    if (!line.empty() && line.back() == '\r') line.pop_back();
+    if (!line.empty()) names.insert(line);
+  }
+  return names;
+}
+
 void trace_export(const Options& options) {
   vqvae::Inputs inputs;
   std::vector<std::string> names;
@@ -179,12 +213,25 @@ void trace_export(const Options& options) {
     const std::size_t equals = input.find('=');
     if (equals == std::string::npos) throw vqvae::UsageError("--input", "takes NAME=FILE.npy, not " + input);
     names.push_back(input.substr(0, equals));
-    inputs[names.back()] = vqvae::read_npy(input.substr(equals + 1));
+    if (!inputs.emplace(names.back(), vqvae::read_npy(input.substr(equals + 1))).second) {
+      throw vqvae::UsageError("--input", "feeds " + names.back() + " twice");
+    }
   }
-  vqvae::Network network(vqvae::read_export(options.symbol, options.params), names);
-  vqvae::TraceWriter trace(options.trace, kRuntime);
-  for (const std::string& name : names) trace.add(options.stage, name, "input", inputs[name]);
-  for (const vqvae::Tap& tap : network.taps(inputs)) trace.add(options.stage, tap.name, tap.op, tap.value);
+  std::optional<std::set<std::string>> kept;
+  if (!options.keep.empty()) kept = read_names(options.keep);
+  const EngineChoice& choice = engines().at(options.engine);
+  vqvae::Network network(vqvae::read_export(options.symbol, options.params), names, choice.engine);
+  vqvae::TraceWriter trace(options.trace, choice.runtime);
+  if (kept) trace.keep_only(std::move(*kept));
+  if (options.taps == kAllTaps) {
+    for (const std::string& name : names) trace.add(options.stage, name, "input", inputs[name]);
+    network.taps(inputs, [&](const vqvae::Tap& tap) { trace.add(options.stage, tap.name, tap.op, tap.value); });
+  } else {
+    std::set<std::string> recorded;  // One output may be an output of the graph twice.
+    network.run(inputs, [&](const vqvae::Tap& tap) {
+      if (recorded.insert(tap.name).second) trace.add(options.stage, tap.name, tap.op, tap.value);
+    });
+  }
   trace.close();
 }
 
@@ -199,6 +246,7 @@ void check_options(const Options& options) {
     }
     return;
   }
+  if (!options.keep.empty()) throw vqvae::UsageError("--keep", "is for plain exports");
   if (options.images.empty()) throw vqvae::UsageError("IMAGE", "at least one is needed");
 }
 
@@ -211,12 +259,22 @@ void add_options(CLI::App* app, Options* options) {
                 "skip the digests and the search for NaN, not the structural checks");
   app->add_option("--output", options->output, "directory for <image name>.png")->capture_default_str();
   app->add_option("--trace", options->trace, "directory to record every node's output in");
+  std::vector<std::string> names;
+  for (const auto& [name, choice] : engines()) names.push_back(name);
+  app->add_option("--engine", options->engine, "what runs the graphs; the last two fuse operators, as MXNet does")
+      ->check(CLI::IsMember(names))
+      ->capture_default_str();
+  app->add_option("--taps", options->taps, "all: record every node; none: what the graphs as deployed give")
+      ->check(CLI::IsMember({kAllTaps, kNoTaps}))
+      ->capture_default_str();
   app->add_option("--symbol", options->symbol, "a plain Gluon export: its -symbol.json")->group("Plain exports");
   app->add_option("--params", options->params, "its .params")->group("Plain exports");
   app->add_option("--input", options->inputs, "what to feed: NAME=FILE.npy, several times")->group("Plain exports");
   app->add_option("--stage", options->stage, "what the trace calls the graph")
       ->group("Plain exports")
       ->capture_default_str();
+  app->add_option("--keep", options->keep, "file of names, one a line: write the values of these tensors alone")
+      ->group("Plain exports");
 }
 
 int fail(vqvae::ExitCode code, const std::string& message) {

@@ -1,12 +1,14 @@
 """Whether a parameter file fits a graph: everything bound exactly once, with the right kind, shape and values."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from vqvae_gluon.artifacts.bundle import GraphFiles
-from vqvae_gluon.artifacts.graph import read_graph
+from vqvae_gluon.artifacts.bundle import GraphFiles, graph_files
+from vqvae_gluon.artifacts.graph import Graph, Output, parse_graph, read_graph
 from vqvae_gluon.artifacts.parameters import read_parameters
 from vqvae_gluon.compat import mx, mxnet_reason
 from vqvae_gluon.errors import InputError
@@ -37,15 +39,27 @@ class Network:
     """A graph and its parameters, read and proved sound each, not yet that they fit.
 
     Attributes:
-        symbol: MXNet's symbol of the graph.
+        symbol: MXNet's symbol of the graph, as MXNet reads the file.
+        graph: what MXNet makes of the file: old files are brought up to date, names are unique.
+        visible: how many outputs every node has, by name.
         parameters: tensors by full name, ``arg:...`` and ``aux:...``.
-        operators: MXNet's operator of every node, by name, in graph order.
     """
 
     files: GraphFiles
     symbol: "mx.sym.Symbol"
+    graph: Graph
+    visible: dict[str, int]
     parameters: dict[str, np.ndarray]
-    operators: dict[str, str]
+
+    def tensor(self, output: Output) -> str:
+        """What a trace calls an output: the node's name, or ``<node>:<k>`` where there are several."""
+        name, index = output
+        return name if self.visible[name] == 1 else f"{name}:{index}"
+
+    def unbound(self) -> list[str]:
+        """What the graph takes and the parameters do not hold: its inputs, and what is missing."""
+        bound = {name[4:] for name in self.parameters}
+        return [name for name in self.symbol.list_inputs() if name not in bound]
 
 
 def read_network(files: GraphFiles) -> Network:
@@ -54,15 +68,32 @@ def read_network(files: GraphFiles) -> Network:
     Raises:
         InputError: a file is missing or not sound.
     """
-    graph = read_graph(files.symbol)
+    read_graph(files.symbol)  # MXNet follows references into memory that is not there.
     parameters = read_parameters(files.params)
     try:
         symbol = mx.sym.load(str(files.symbol))
+        graph = parse_graph(symbol.tojson(), files.symbol)
+        internals = mx.sym.load_json(graph.to_json()).get_internals()
     except mx.MXNetError as error:
         raise InputError(
             files.symbol, f"is refused by MXNet ({mxnet_reason(error)}); export the network again"
         ) from error
-    return Network(files, symbol, parameters, {node.name: node.operator for node in graph.nodes})
+    return Network(files, symbol, graph, Counter(output.name for output in internals), parameters)
+
+
+def write_network(graph: Graph, parameters: Mapping[str, np.ndarray], directory: Path) -> GraphFiles:
+    """Write a graph, and of the parameters those that it takes.
+
+    Args:
+        directory: it is made; the files' names are those of an export called ``graph``.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    files = graph_files(directory, "graph")
+    files.symbol.write_text(graph.to_json())
+    taken = {node.name for node in graph.nodes if node.is_variable}
+    bound = {name: values for name, values in parameters.items() if name[4:] in taken}
+    mx.nd.save(str(files.params), {name: mx.nd.array(values, dtype=values.dtype) for name, values in bound.items()})
+    return files
 
 
 def check_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> list[Finding]:

@@ -2,9 +2,10 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config, ModelConfig
@@ -14,6 +15,7 @@ from vqvae_gluon.files import digest, move_synced
 FORMAT = 1
 MANIFEST = "manifest.json"
 STAGES = ("encoder", "decoder")
+GRAPH_INPUTS = {"encoder": "data", "decoder": "codes"}
 _MAX_MANIFEST_BYTES = 1 << 20
 
 
@@ -54,6 +56,25 @@ class Bundle:
 def graph_files(directory: Path, stage: str) -> GraphFiles:
     """Where a bundle keeps the graph of a stage."""
     return GraphFiles(Path(directory) / f"{stage}-symbol.json", Path(directory) / f"{stage}-0000.params")
+
+
+def find_export(target: Union[str, Path], inputs: Sequence[str] = ()) -> GraphFiles:
+    """The files of a plain export, by its prefix or symbol file; of a bundle the graph that has these inputs.
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(target)
+    if (path / MANIFEST).is_file():
+        found = [stage for stage, name in GRAPH_INPUTS.items() if [name] == list(inputs)]
+        if not found:
+            raise InputError(path, f"has no graph with the inputs {', '.join(inputs)}; its graphs take data, or codes")
+        return graph_files(path, found[0])
+    prefix = str(path)[: -len("-symbol.json")] if path.name.endswith("-symbol.json") else str(path)
+    params = sorted(path.parent.glob(f"{Path(prefix).name}-[0-9][0-9][0-9][0-9].params"))
+    if not Path(f"{prefix}-symbol.json").is_file() or not params:
+        raise InputError(target, f"is no export: {prefix}-symbol.json or {prefix}-0000.params is missing")
+    return GraphFiles(Path(f"{prefix}-symbol.json"), params[-1])
 
 
 def file_names() -> list:

@@ -7,11 +7,15 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 from vqvae_gluon.errors import InputError
 
 _MAX_NODES = 1_000_000
+_WRITTEN_AS = 10901  # The version of MXNet whose form to_json writes.
+
+# Name of a node, and index of one of its outputs.
+Output = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -23,12 +27,14 @@ class Node:
         operator: MXNet's name of it; ``null`` for a variable.
         attributes: the operator's, as the file has them.
         inputs: name of the node and index of the output that feed each input.
+        subgraphs: of a control flow operator, as the file has them.
     """
 
     name: str
     operator: str
     attributes: dict[str, str]
-    inputs: tuple[tuple[str, int], ...]
+    inputs: tuple[Output, ...]
+    subgraphs: tuple[Any, ...] = ()
 
     @property
     def is_variable(self) -> bool:
@@ -46,11 +52,31 @@ class Graph:
 
     path: Path
     nodes: tuple[Node, ...]
-    outputs: tuple[tuple[str, int], ...]
+    outputs: tuple[Output, ...]
+
+    def by_name(self) -> dict[str, Node]:
+        return {node.name: node for node in self.nodes}
+
+    def operators(self) -> list[Node]:
+        """The nodes that compute something, in graph order."""
+        return [node for node in self.nodes if not node.is_variable]
 
     def consumers(self, variable: str) -> list[str]:
         """The nodes that take a variable, in graph order."""
         return [node.name for node in self.nodes if any(name == variable for name, _ in node.inputs)]
+
+    def to_json(self) -> str:
+        """The graph as a symbol file holds it."""
+        at = {node.name: index for index, node in enumerate(self.nodes)}
+        rows = []
+        for node in self.nodes:
+            inputs = [[at[name], index, 0] for name, index in node.inputs]
+            row = {"op": node.operator, "name": node.name, "attrs": node.attributes, "inputs": inputs}
+            rows.append({**row, "subgraphs": node.subgraphs} if node.subgraphs else row)
+        variables = [index for index, node in enumerate(self.nodes) if node.is_variable]
+        heads = [[at[name], index, 0] for name, index in self.outputs]
+        version = {"mxnet_version": ["int", _WRITTEN_AS]}
+        return json.dumps({"nodes": rows, "arg_nodes": variables, "heads": heads, "attrs": version})
 
 
 def read_graph(path: Path) -> Graph:
@@ -60,9 +86,16 @@ def read_graph(path: Path) -> Graph:
         InputError: the file is missing, is no symbol file, or its references are not sound.
     """
     try:
-        document = json.loads(Path(path).read_bytes())
+        text = Path(path).read_bytes()
     except OSError as error:
         raise InputError(path, f"cannot be read ({error.strerror}); export the network again") from error
+    return parse_graph(text, path)
+
+
+def parse_graph(text: Union[str, bytes], path: Path) -> Graph:
+    """The graph of a symbol file's text; the path is for messages. See :func:`read_graph`."""
+    try:
+        document = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InputError(path, f"is not JSON ({error}); export the network again") from error
     try:
@@ -77,18 +110,21 @@ def _nodes(document: Any) -> tuple[Node, ...]:
     if not isinstance(rows, list) or not 0 < len(rows) <= _MAX_NODES:
         raise ValueError("its list of nodes is empty or too long")
     nodes: list[Node] = []
+    taken: set[str] = set()
     for row in rows:
         if not all(isinstance(row[key], kind) for key, kind in (("name", str), ("op", str), ("inputs", list))):
             raise ValueError("a node has no name, operator and list of inputs")
         for reference in row["inputs"]:
             _check_reference(reference, len(nodes))
         inputs = tuple((nodes[reference[0]].name, reference[1]) for reference in row["inputs"])
-        node = Node(row["name"], row["op"], dict(row.get("attrs", {})), inputs)
+        # Old versions of MXNet wrote "attr", and before that "param".
+        attributes = {**row.get("param", {}), **row.get("attr", {}), **row.get("attrs", {})}
+        name = _unique(row["name"], taken, variable=row["op"] == "null")
+        node = Node(name, row["op"], attributes, inputs, tuple(row.get("subgraphs", ())))
         if node.is_variable and inputs:
             raise ValueError(f"the variable {node.name} has inputs")
+        taken.add(name)
         nodes.append(node)
-    if len({node.name for node in nodes}) != len(nodes):
-        raise ValueError("two nodes have one name")
     variables = [index for index, node in enumerate(nodes) if node.is_variable]
     if sorted(document["arg_nodes"]) != variables:
         raise ValueError("arg_nodes are not its variables")
@@ -97,6 +133,16 @@ def _nodes(document: Any) -> tuple[Node, ...]:
     for reference in document["heads"]:
         _check_reference(reference, len(nodes))
     return tuple(nodes)
+
+
+def _unique(name: str, taken: set[str], variable: bool) -> str:
+    """Gluon gives two calls of one block one name; the second is told apart as ``<name>~2``. Variables are bound by
+    name, so theirs must be unique."""
+    if name not in taken:
+        return name
+    if variable:
+        raise ValueError(f"two variables have the name {name}")
+    return next(other for number in range(2, _MAX_NODES) if (other := f"{name}~{number}") not in taken)
 
 
 def _check_reference(reference: Any, limit: int) -> None:

@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
+from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import read_npy
 
@@ -25,7 +28,8 @@ class TraceNode:
         name: of the node; output k of a node with several is ``<node>:<k>``.
         operator: MXNet's name of it, ``input`` for what was fed.
         sha256: of the values' bytes, in C order.
-        path: of the ``.npy`` file.
+        nonfinite: how many of the values are NaN or infinite.
+        path: of the ``.npy`` file; None if the values were not kept.
     """
 
     stage: str
@@ -34,7 +38,8 @@ class TraceNode:
     shape: tuple[int, ...]
     dtype: str
     sha256: str
-    path: Path
+    nonfinite: int
+    path: Optional[Path]
 
     @property
     def key(self) -> Key:
@@ -50,7 +55,8 @@ class TraceNode:
             "shape": list(self.shape),
             "dtype": self.dtype,
             "sha256": self.sha256,
-            "file": self.path.name,
+            "nonfinite": self.nonfinite,
+            "file": self.path.name if self.path else None,
         }
 
     def load(self) -> np.ndarray:
@@ -59,6 +65,8 @@ class TraceNode:
         Raises:
             InputError: the file is missing, damaged, or holds something else.
         """
+        if self.path is None:
+            raise InputError(self.name, "its values were not kept in the trace; record it again")
         values = read_npy(self.path)
         if (values.dtype.name, values.shape) != (self.dtype, self.shape) or _digest(values) != self.sha256:
             raise InputError(self.path, f"is not what {INDEX} says; record the trace again")
@@ -66,12 +74,17 @@ class TraceNode:
 
 
 class Trace:
-    """A trace on disk; its nodes are in the order in which they were computed."""
+    """A trace on disk; its nodes are in the order in which they were computed.
 
-    def __init__(self, path: Path, runtime: str, nodes: list[TraceNode]):
+    Attributes:
+        environment: where it was recorded: ``mxnet``, ``processor``, ``threads``.
+    """
+
+    def __init__(self, path: Path, runtime: str, nodes: list[TraceNode], environment: Mapping[str, str]):
         self.path = Path(path)
         self.runtime = runtime
         self.nodes = nodes
+        self.environment = dict(environment)
 
     def by_key(self) -> dict[Key, TraceNode]:
         return {node.key: node for node in self.nodes}
@@ -92,12 +105,18 @@ class Trace:
 
 
 class TraceWriter:
-    """Records tensors into a directory; the index is written last."""
+    """Records tensors into a directory; the index is written last.
 
-    def __init__(self, path: Path, runtime: str):
+    Args:
+        keep: names of the tensors whose values are written; all when left out.
+    """
+
+    def __init__(self, path: Path, runtime: str, keep: Optional[Collection[str]] = None):
         self._path = Path(path)
         self._runtime = runtime
-        self._rows: list[dict[str, Any]] = []
+        self._keep = keep
+        self._rows: dict[Key, dict[str, Any]] = {}
+        self._environment = environment()
         self._path.mkdir(parents=True, exist_ok=True)
         (self._path / INDEX).unlink(missing_ok=True)  # Without its index a trace that is not finished is none.
 
@@ -105,20 +124,31 @@ class TraceWriter:
     def append_to(cls, trace: Trace) -> "TraceWriter":
         """Go on with a trace that is there."""
         writer = cls(trace.path, trace.runtime)
-        writer._rows = [node.to_json() for node in trace.nodes]
+        writer._rows = {node.key: node.to_json() for node in trace.nodes}
+        writer._environment = trace.environment
         return writer
 
     def add(self, stage: str, name: str, operator: str, values: np.ndarray) -> None:
-        """Record one tensor."""
+        """Record one tensor. One that is there already, an output that is told twice, is not recorded again."""
+        if (stage, name) in self._rows:
+            return
         values = np.ascontiguousarray(values)
-        file = f"{len(self._rows):05d}.npy"
-        np.save(self._path / file, values, allow_pickle=False)
-        node = TraceNode(stage, name, operator, values.shape, values.dtype.name, _digest(values), self._path / file)
-        self._rows.append(node.to_json())
+        file = None
+        if self._keep is None or name in self._keep:
+            file = self._path / f"{len(self._rows):05d}.npy"
+            np.save(file, values, allow_pickle=False)
+        finite = nonfinite(values)
+        node = TraceNode(stage, name, operator, values.shape, values.dtype.name, _digest(values), finite, file)
+        self._rows[node.key] = node.to_json()
 
     def close(self) -> Trace:
         """Write the index and open the trace."""
-        index = {"format": FORMAT, "runtime": self._runtime, "nodes": self._rows}
+        index = {
+            "format": FORMAT,
+            "runtime": self._runtime,
+            "environment": self._environment,
+            "nodes": list(self._rows.values()),
+        }
         (self._path / INDEX).write_text(json.dumps(index, indent=1) + "\n")
         return open_trace(self._path)
 
@@ -136,11 +166,31 @@ def open_trace(path: Path) -> Trace:
             raise ValueError(f"format {document['format']}, this version reads {FORMAT}")
         nodes = [_node(path, row) for row in document["nodes"]]
         runtime = str(document["runtime"])
+        where = {str(key): str(value) for key, value in document.get("environment", {}).items()}
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise InputError(path / INDEX, f"is not a whole trace ({error}); record it again") from error
     if len({node.key for node in nodes}) != len(nodes):
         raise InputError(path / INDEX, "names a node twice; record it again")
-    return Trace(path, runtime, nodes)
+    return Trace(path, runtime, nodes, where)
+
+
+def environment() -> dict[str, str]:
+    """What decides which bits the same operators give: the library, the processor, the number of threads."""
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return {"mxnet": mx.__version__, "processor": _processor(), "threads": threads}
+
+
+def nonfinite(values: np.ndarray) -> int:
+    """How many values are NaN or infinite."""
+    return int(values.size - np.isfinite(values).sum()) if values.dtype.kind == "f" else 0
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
 
 
 def _digest(values: np.ndarray) -> str:
@@ -148,9 +198,11 @@ def _digest(values: np.ndarray) -> str:
 
 
 def _node(path: Path, row: dict[str, Any]) -> TraceNode:
-    file = str(row["file"])
-    if Path(file).name != file:
-        raise ValueError(f"{file} is not a file of the trace")
-    return TraceNode(
-        row["stage"], row["name"], row["operator"], tuple(row["shape"]), row["dtype"], row["sha256"], path / file
-    )
+    name = row["file"]
+    if name is not None and (not isinstance(name, str) or Path(name).name != name):
+        raise ValueError(f"{name} is not a file of the trace")
+    shape = tuple(int(extent) for extent in row["shape"])
+    stage, node, operator = (str(row[key]) for key in ("stage", "name", "operator"))
+    file = None if name is None else path / name
+    bad = int(row.get("nonfinite", 0))
+    return TraceNode(stage, node, operator, shape, str(row["dtype"]), str(row["sha256"]), bad, file)

@@ -119,6 +119,19 @@ def read_images(paths: Iterable[Path], channels: int) -> np.ndarray:
     return np.concatenate(images)
 
 
+def check_fit(images: np.ndarray, channels: int, stride: int, name: str = "images") -> None:
+    """Refuse images (N, H, W, C) that a network does not take.
+
+    Raises:
+        InputError: the number of channels is wrong, or the stride does not divide the sides.
+    """
+    height, width, found = images.shape[1:]
+    if found != channels:
+        raise InputError(name, f"has {found} channels, the network takes {channels}")
+    if height % stride or width % stride:
+        raise InputError(name, f"is {width}x{height}; the network takes sides that {stride} divides")
+
+
 def _size(shape: Sequence[int]) -> str:
     return f"{shape[2]}x{shape[1]} of {shape[3]} channels"
 

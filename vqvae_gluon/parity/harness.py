@@ -1,122 +1,33 @@
-"""The judgement: two runtimes on the same bundle and the same images (docs/architecture.md, "How it is decided")."""
+"""The comparison of two runtimes: on a bundle, on a plain export, or of a live block with its export."""
 
 import tempfile
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Optional
+from typing import Union
 
 import numpy as np
 from tqdm import tqdm
 
-from vqvae_gluon.artifacts.binding import Finding
-from vqvae_gluon.artifacts.bundle import STAGES, Bundle, graph_files, open_bundle
-from vqvae_gluon.artifacts.graph import read_graph
-from vqvae_gluon.artifacts.trace import Key, Trace
+from vqvae_gluon.artifacts.binding import read_network, write_network
+from vqvae_gluon.artifacts.bundle import GRAPH_INPUTS, STAGES, Bundle, GraphFiles, find_export, graph_files, open_bundle
+from vqvae_gluon.artifacts.graph import parse_graph
+from vqvae_gluon.artifacts.trace import Trace
+from vqvae_gluon.compat import mx
 from vqvae_gluon.data import Images
+from vqvae_gluon.data.images import to_images
 from vqvae_gluon.errors import VQVAEError
 from vqvae_gluon.parity import preflight
-from vqvae_gluon.parity.compare import NodeComparison, compare_stages
+from vqvae_gluon.parity.inputs import Feed
+from vqvae_gluon.parity.judge import NOT_EQUAL, NodeReport, StageReport
+from vqvae_gluon.parity.metrics import NodeComparison, compare_nodes
+from vqvae_gluon.parity.result import Codes, Report, Samples
+from vqvae_gluon.parity.side import Side
+from vqvae_gluon.parity.stages import GRAPH, MAX_MEMORY, add_output, blamed, in_order, judge_stage, operators
+from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT, OUTPUT, Runtime
 
-AGREE, DIVERGE, INVALID = "agree", "diverge", "invalid"
-_DIVERGENCES = (preflight.PARAMETER_DIFFERS, preflight.GRAPH_DIFFERS)
 _SAMPLES = 16
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Why the two diverge.
-
-    Attributes:
-        name: of the cause; ``unexplained`` if none was found.
-        evidence: what shows it.
-    """
-
-    name: str
-    evidence: str
-
-
-@dataclass
-class Samples:
-    """The first images of a comparison, to be looked at: uint8 (N, H, W, C) and int32 (N, h, w)."""
-
-    images: np.ndarray
-    reference_images: np.ndarray
-    candidate_images: np.ndarray
-    reference_codes: np.ndarray
-    candidate_codes: np.ndarray
-
-
-@dataclass
-class Report:
-    """What was found.
-
-    Attributes:
-        nodes: every comparison, in the order of the data.
-        nodes_skipped: nodes of the graphs, by stage and name, that were not compared.
-        codes_compared: how many codes were compared.
-        codes_equal: how many of them are equal.
-        findings: about the files, before anything was run.
-        guard: where a run with taps gave other results than the run without, by side and stage.
-        failure: why the candidate could not be run to the end, if it could not.
-        blamed_by_file: stage and name of the first node that the findings are about.
-        samples: the first images; None if none were run.
-    """
-
-    reference: str
-    candidate: str
-    bundle: Path
-    candidate_bundle: Path
-    data: str
-    count: int
-    nodes: list[NodeComparison] = field(default_factory=list)
-    nodes_skipped: list[Key] = field(default_factory=list)
-    codes_compared: int = 0
-    codes_equal: int = 0
-    findings: list[Finding] = field(default_factory=list)
-    guard: list[str] = field(default_factory=list)
-    failure: Optional[VQVAEError] = None
-    blamed_by_file: Optional[Key] = None
-    samples: Optional[Samples] = None
-
-    @property
-    def nodes_compared(self) -> int:
-        """Operators whose values were compared; what is fed and what comes out are told beside them."""
-        return sum(node.stage in STAGES and node.operator != "input" and not node.problem for node in self.nodes)
-
-    @property
-    def first_divergent(self) -> Optional[NodeComparison]:
-        """The first node, in the order of the data, that is wrong although everything before it is right.
-
-        Where only the files differ and no number does, the first node that takes what differs.
-        """
-        for node in self.nodes:
-            if not node.equal:
-                return node
-        return next((node for node in self.nodes if node.key == self.blamed_by_file), None)
-
-    @property
-    def verdict(self) -> str:
-        if not all(node.equal for node in self.nodes):
-            return DIVERGE
-        if self.failure is not None or self.nodes_compared == 0:
-            return INVALID
-        differs = any(finding.cause in _DIVERGENCES for finding in self.findings)
-        return DIVERGE if differs or self.nodes_skipped or self.guard else AGREE
-
-    @property
-    def cause(self) -> Optional[Cause]:
-        """The named reason; None if the two agree."""
-        if self.verdict == AGREE:
-            return None
-        for finding in self.findings:
-            if finding.cause != preflight.DIGEST_DIFFERS:
-                return Cause(finding.cause, f"{finding.subject}: {finding.detail}")
-        if self.failure is not None:
-            return Cause("candidate failed", str(self.failure))
-        if self.guard and all(node.equal for node in self.nodes):
-            return Cause("taps change the result", "; ".join(self.guard))
-        return Cause("unexplained", "graphs and parameters of both sides are the same, the numbers are not")
 
 
 def compare_bundles(
@@ -126,17 +37,21 @@ def compare_bundles(
     candidate_bundle: Path,
     images: Images,
     batch_size: int = 128,
+    max_memory: int = MAX_MEMORY,
+    repeat: int = 1,
 ) -> Report:
-    """Run both sides on the same images and compare everything they recorded.
+    """Run both sides on the same images and compare everything they record.
 
-    The candidate's decoder is compared when it is fed the *reference's* codes, so that codes that differ cannot hide
-    what the decoder does; its own way from end to end is compared at the outputs.
+    Each graph is judged on the *reference's* inputs, the decoder on the reference's codes, so that what is wrong
+    before it cannot hide what is wrong in it. The candidate's own way from end to end is compared at the outputs.
 
     Args:
         bundle: what the reference runs; it must be whole and undamaged.
         candidate_bundle: what the candidate runs, whatever its digests say.
         images: what is fed.
         batch_size: images that are run at once.
+        max_memory: bytes of tapped tensors that are held at once.
+        repeat: how often each side is run; every run must give the same bits.
 
     Returns:
         The report, also if the candidate failed: then with its failure and what was compared until then.
@@ -146,8 +61,18 @@ def compare_bundles(
         RuntimeFailure: the reference could not be run.
     """
     ours = open_bundle(bundle)
-    report = Report(reference.name, candidate.name, bundle, candidate_bundle, images.name, len(images))
-    nodes: dict[Key, NodeComparison] = {}
+    subjects = (str(bundle), str(candidate_bundle))
+    report = Report(
+        reference.name,
+        candidate.name,
+        *subjects,
+        images.name,
+        len(images),
+        "images",
+        expect_equal_bits(reference, candidate),
+    )
+    report.codes = Codes()
+    report.operators = [key for stage in STAGES for key in operators(ours.graph(stage), stage)]
     with tqdm(total=len(images), desc="parity", unit="image", leave=False, disable=None) as bar:
         for files, count in images.batches(batch_size):
             with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
@@ -156,51 +81,210 @@ def compare_bundles(
                 try:
                     if not bar.n:
                         theirs = open_bundle(candidate_bundle, verify=False)
-                        report.findings = preflight.check_sides(ours, theirs, (count, *images.shape))
+                        report.findings = preflight.check_bundles(ours, theirs, (count, *images.shape))
+                        report.blamed_by_file = blamed({stage: ours.graph(stage) for stage in STAGES}, report)
                     actual = candidate.trace_bundle(candidate_bundle, files, path / "candidate")
-                    codes = {"codes": np.array(expected.get(OUTPUT, "codes"))}
-                    fed = candidate.trace_graph(graph_files(candidate_bundle, DECODER), codes, DECODER, path / "fed")
-                    comparisons = _compare(expected, actual, fed)
-                    _add_codes(report, expected, actual)
-                    report.samples = report.samples or _samples(expected, actual)
+                    _judge_bundle(report, reference, candidate, ours, expected, actual, path, max_memory, repeat)
                 except VQVAEError as error:
                     report.failure = error
                     break
-            for comparison in comparisons:
-                past = nodes.get(comparison.key)
-                nodes[comparison.key] = past.merge(comparison) if past else comparison
-            report.guard = report.guard or _guard(expected) + _guard(actual)
             bar.update(count)
-    report.nodes = list(nodes.values())
-    report.nodes_skipped = _skipped(ours, report.nodes)
-    report.blamed_by_file = _blamed(ours, report.findings)
+    return in_order(report)
+
+
+def compare_exports(
+    reference: Runtime,
+    candidate: Runtime,
+    files: GraphFiles,
+    candidate_files: GraphFiles,
+    feed: Feed,
+    max_memory: int = MAX_MEMORY,
+    repeat: int = 1,
+) -> Report:
+    """The same for a plain Gluon export, whatever its graph. See :func:`compare_bundles`.
+
+    Args:
+        feed: values for the graph's inputs.
+    """
+    subjects = (str(files.symbol), str(candidate_files.symbol))
+    report = Report(
+        reference.name,
+        candidate.name,
+        *subjects,
+        feed.name,
+        len(feed),
+        "samples",
+        expect_equal_bits(reference, candidate),
+    )
+    report.operators = operators(files, GRAPH)
+    report.notes = list(feed.notes)
+    with tqdm(total=len(feed), desc="parity", unit="sample", leave=False, disable=None) as bar:
+        for inputs in feed.batches():
+            with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
+                ours = Side(reference, files, GRAPH, inputs, Path(directory))
+                try:
+                    if not bar.n:
+                        shapes = {name: values.shape for name, values in inputs.items()}
+                        report.findings = preflight.check_files(files, candidate_files, shapes, GRAPH)
+                        report.blamed_by_file = blamed({GRAPH: files}, report)
+                    theirs = Side(candidate, candidate_files, GRAPH, inputs, Path(directory))
+                    for name, output in judge_stage(report, ours, theirs, max_memory, repeat).outputs.items():
+                        add_output(report, name, output)
+                except VQVAEError as error:
+                    report.failure = error
+                    break
+            bar.update(len(next(iter(inputs.values()))))
+    return in_order(report)
+
+
+def compare(
+    net: "mx.gluon.HybridBlock",
+    target: Union[str, Path],
+    inputs: Union[np.ndarray, Sequence[np.ndarray]],
+    candidate: Union[str, Runtime] = "cpp",
+    max_memory: int = MAX_MEMORY,
+    repeat: int = 1,
+) -> Report:
+    """Compare a live block with its export, as a runtime runs it.
+
+    Args:
+        net: with its parameters set. It is not changed, and need not be hybridized.
+        target: prefix of a plain export (``net`` for ``net-symbol.json`` and ``net-0000.params``), its symbol file, or
+            a bundle, of which that graph is taken whose inputs are the block's.
+        inputs: one batch, an array for each argument of the block.
+        candidate: the runtime that runs the export.
+
+    Raises:
+        InputError: the export or an input was rejected.
+        RuntimeFailure: the block could not be run.
+    """
+    arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
+    runtime = RUNTIMES[candidate]() if isinstance(candidate, str) else candidate
+    with tempfile.TemporaryDirectory(prefix="vqvae-live.") as directory:
+        files, names = _export_live(net, len(arrays), Path(directory))
+        live = net(*(mx.nd.array(array, dtype=array.dtype) for array in arrays))
+        live = [live] if isinstance(live, mx.nd.NDArray) else list(live)
+        expected = [array.asnumpy() for array in live]
+        theirs = find_export(target, names)
+        fed = dict(zip(read_network(theirs).unbound(), arrays)) if names != read_network(theirs).unbound() else {}
+        feed = Feed("the inputs given", {**dict(zip(names, arrays)), **fed}, len(arrays[0]), [])
+        reference = RUNTIMES["gluon"]()
+        report = compare_exports(reference, runtime, files, theirs, feed, max_memory, repeat)
+        report.subject = f"the live block {net.name}"
+        exported = Side(reference, files, GRAPH, dict(zip(names, arrays)), Path(directory)).outputs()
+        for (name, node), values in zip(exported.items(), expected):
+            if not np.array_equal(node.load(), values):
+                reason = "the live block gives other numbers than the graph that it exports"
+                report.outputs[name] = replace(report.outputs[name], reason=reason)
     return report
 
 
-def _compare(expected: Trace, actual: Trace, fed: Trace) -> list[NodeComparison]:
-    return [
-        *compare_stages(expected.nodes, actual.by_key(), (INPUT, ENCODER)),
-        *compare_stages(expected.nodes, fed.by_key(), (DECODER,)),
-        *compare_stages(expected.nodes, actual.by_key(), (OUTPUT,)),
-    ]
+def _export_live(net, count: int, directory: Path) -> tuple[GraphFiles, list[str]]:
+    """Write a block as an export, by the way Gluon does it, without changing the block."""
+    names = ["data"] if count == 1 else [f"data{i}" for i in range(count)]
+    outputs = net(*(mx.sym.var(name) for name in names))
+    symbol = outputs if isinstance(outputs, mx.sym.Symbol) else mx.sym.Group(list(outputs))
+    auxiliary = set(symbol.list_auxiliary_states())
+    taken = set(symbol.list_inputs())
+    parameters = {
+        f"{'aux' if name in auxiliary else 'arg'}:{name}": parameter.data().asnumpy()
+        for name, parameter in net.collect_params().items()
+        if name in taken
+    }
+    graph = parse_graph(symbol.tojson(), Path(net.name))
+    return write_network(graph, parameters, directory / "live"), [name for name in names if name in taken]
 
 
-def _add_codes(report: Report, expected: Trace, actual: Trace) -> None:
+def expect_equal_bits(reference: Runtime, candidate: Runtime) -> bool:
+    """Whether both must give the same bits: the same operators of the same library on the same machine."""
+    return not any(side.fuses or side.wide for side in (reference, candidate))
+
+
+def _judge_bundle(
+    report: Report,
+    reference: Runtime,
+    candidate: Runtime,
+    ours: Bundle,
+    expected: Trace,
+    actual: Trace,
+    path: Path,
+    max_memory: int,
+    repeat: int,
+) -> None:
+    theirs = Path(report.candidate_subject)
+    wide = reference.wide or candidate.wide
+    actual_by_key = actual.by_key()
+    for node in expected.stage(INPUT):
+        comparison = compare_nodes(node, actual_by_key.get(node.key))
+        report.add(
+            node.key, NodeReport(comparison, reason=None if comparison.equal else comparison.problem or NOT_EQUAL)
+        )
+    fed = {ENCODER: expected.get(INPUT, "data"), DECODER: expected.get(OUTPUT, "codes")}
+    judged: dict[str, StageReport] = {}
+    for stage in STAGES:
+        inputs = {GRAPH_INPUTS[stage]: fed[stage]}
+        ours_of_stage = Side(reference, ours.graph(stage), stage, inputs, path)
+        theirs_of_stage = Side(candidate, graph_files(theirs, stage), stage, inputs, path)
+        judged[stage] = judge_stage(report, ours_of_stage, theirs_of_stage, max_memory, repeat)
+    for node in expected.stage(OUTPUT):
+        comparison = compare_nodes(node, actual_by_key.get(node.key), wide)
+        reason = comparison.problem or (None if comparison.equal else NOT_EQUAL)
+        found = NodeReport(comparison, reason=reason)
+        if reason == NOT_EQUAL and not report.exact:
+            found = _end_to_end(node.name, comparison, judged, actual, candidate, theirs, path)
+        add_output(report, node.name, found)
+    _add_codes(report, expected, actual, judged[ENCODER])
+    report.samples = report.samples or _samples(expected, actual)
+
+
+def _end_to_end(
+    name: str,
+    comparison: NodeComparison,
+    judged: Mapping[str, StageReport],
+    actual: Trace,
+    candidate: Runtime,
+    bundle: Path,
+    path: Path,
+) -> NodeReport:
+    """What is to be said of a result of the whole way that is not equal where that is not expected.
+
+    The graphs were judged one by one on the reference's inputs. The result of the whole way is right if both were, and
+    if it is what they give when one is fed the other's result.
+    """
+    stages = {"codes": [ENCODER]}.get(name, list(STAGES))
+    reports = [output for stage in stages for output in judged[stage].outputs.values()]
+    reason = next((output.reason for output in reports if output.reason), None)
+    flips = next((output.flips for output in judged[ENCODER].outputs.values() if output.flips), None)
+    measured = judged[DECODER].outputs if name == "reconstruction" else {}
+    errors = next((output.errors for output in measured.values()), None)
+    if reason is None and not _follows(name, actual, candidate, bundle, path):
+        reason = "is not what its own graphs give on these images"
+    return NodeReport(comparison, errors=errors, flips=flips if name == "codes" else None, reason=reason)
+
+
+def _follows(name: str, actual: Trace, candidate: Runtime, bundle: Path, path: Path) -> bool:
+    """Whether a result of the candidate's whole way is what its parts give."""
+    nodes = {node.name: node for node in actual.stage(OUTPUT)}
+    if name in ("image", "file"):
+        return np.array_equal(nodes[name].load(), to_images(nodes["reconstruction"].load()))
+    stage = ENCODER if name == "codes" else DECODER
+    value = actual.get(INPUT, "data") if stage == ENCODER else nodes["codes"].load()
+    side = Side(candidate, graph_files(bundle, stage), stage, {GRAPH_INPUTS[stage]: value}, path)
+    return [node.sha256 for node in side.outputs().values()] == [nodes[name].sha256]
+
+
+def _add_codes(report: Report, expected: Trace, actual: Trace, encoder: StageReport) -> None:
     ours, theirs = expected.get(OUTPUT, "codes"), actual.get(OUTPUT, "codes")
-    report.codes_compared += ours.size
-    if ours.shape == theirs.shape:
-        report.codes_equal += int((ours == theirs).sum())
-
-
-def _guard(trace: Trace) -> list[str]:
-    """Where the last node of a tapped graph is not what the graph gave without taps."""
-    digests = {node.name: node.sha256 for node in trace.stage(OUTPUT)}
-    return [
-        f"{trace.runtime} {stage}: {name} is another with taps than without"
-        for stage, name in ((ENCODER, "codes"), (DECODER, "reconstruction"))
-        for last in trace.stage(stage)[-1:]
-        if last.sha256 != digests.get(name)
-    ]
+    codes = report.codes
+    assert codes is not None
+    codes.compared += ours.size
+    equal = int((ours == theirs).sum()) if ours.shape == theirs.shape else 0
+    codes.equal += equal
+    found = [node.flips for node in encoder.nodes.values() if node.flips]
+    found += [output.flips for output in encoder.outputs.values() if output.flips]
+    legal = min(max((flips.legal for flips in found), default=0), ours.size - equal)
+    codes.legal += legal
+    codes.real += ours.size - equal - legal
 
 
 def _samples(expected: Trace, actual: Trace) -> Samples:
@@ -211,26 +295,3 @@ def _samples(expected: Trace, actual: Trace) -> Samples:
         np.array(expected.get(OUTPUT, "codes")[:_SAMPLES]),
         np.array(actual.get(OUTPUT, "codes")[:_SAMPLES]),
     )
-
-
-def _skipped(bundle: Bundle, nodes: list[NodeComparison]) -> list[Key]:
-    """Operators of the bundle's graphs that were not compared; output k of a node is recorded as ``<node>:<k>``."""
-    compared = {
-        (node.stage, name) for node in nodes if not node.problem for name in (node.name, node.name.split(":")[0])
-    }
-    return [
-        (stage, node.name)
-        for stage in STAGES
-        for node in read_graph(bundle.graph(stage).symbol).nodes
-        if not node.is_variable and (stage, node.name) not in compared
-    ]
-
-
-def _blamed(bundle: Bundle, findings: list[Finding]) -> Optional[Key]:
-    """The first node that differs by itself, or takes a parameter that differs."""
-    for finding in findings:
-        if finding.cause == preflight.GRAPH_DIFFERS:
-            return finding.stage, finding.subject
-        if finding.cause == preflight.PARAMETER_DIFFERS:
-            return finding.stage, read_graph(bundle.graph(finding.stage).symbol).consumers(finding.subject)[0]
-    return None

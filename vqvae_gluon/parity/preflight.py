@@ -1,14 +1,14 @@
 """What can be said before anything is run: the two sides' files against the manifest, the graphs and each other."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Optional
 
 import numpy as np
 
 from vqvae_gluon.artifacts.binding import Finding, check_binding, read_network
-from vqvae_gluon.artifacts.bundle import STAGES, Bundle
-from vqvae_gluon.artifacts.graph import Graph, Node, read_graph
-from vqvae_gluon.artifacts.parameters import read_parameters
+from vqvae_gluon.artifacts.bundle import STAGES, Bundle, GraphFiles
+from vqvae_gluon.artifacts.graph import Graph, Node
 
 # Findings of these two causes are a divergence even if no image shows it: another network was deployed.
 PARAMETER_DIFFERS = "parameter differs"
@@ -20,7 +20,7 @@ DIGEST_DIFFERS = "digest differs"
 _HINTS = {"cudnn_off", "cudnn_tune", "workspace"}
 
 
-def check_sides(reference: Bundle, candidate: Bundle, images: tuple[int, ...]) -> list[Finding]:
+def check_bundles(reference: Bundle, candidate: Bundle, images: tuple[int, ...]) -> list[Finding]:
     """Findings about the candidate's files, the weightiest first.
 
     Args:
@@ -37,11 +37,7 @@ def check_sides(reference: Bundle, candidate: Bundle, images: tuple[int, ...]) -
     }
     findings: list[Finding] = []
     for stage in STAGES:
-        graphs = [read_graph(side.graph(stage).symbol) for side in (reference, candidate)]
-        of_stage = check_binding(read_network(candidate.graph(stage)), inputs[stage])
-        of_stage += _parameter_findings(reference, candidate, stage)
-        of_stage += _graph_findings(*graphs)
-        findings += [dataclasses.replace(finding, stage=stage) for finding in of_stage]
+        findings += check_files(reference.graph(stage), candidate.graph(stage), inputs[stage], stage)
     damage = candidate.damage()
     if damage:
         file, why = damage.split(": ", 1)
@@ -49,9 +45,24 @@ def check_sides(reference: Bundle, candidate: Bundle, images: tuple[int, ...]) -
     return findings
 
 
-def _parameter_findings(reference: Bundle, candidate: Bundle, stage: str) -> list[Finding]:
-    ours = read_parameters(reference.graph(stage).params)
-    theirs = read_parameters(candidate.graph(stage).params)
+def check_files(
+    reference: GraphFiles, candidate: GraphFiles, inputs: Mapping[str, tuple[int, ...]], stage: str
+) -> list[Finding]:
+    """Findings about one exported network of the candidate. See :func:`check_bundles`.
+
+    Args:
+        inputs: shapes of what will be fed, by name.
+    """
+    theirs = read_network(candidate)
+    findings = check_binding(theirs, inputs)
+    if reference != candidate:
+        ours = read_network(reference)
+        findings += _parameter_findings(ours.parameters, theirs.parameters)
+        findings += _graph_findings(ours.graph, theirs.graph)
+    return [dataclasses.replace(finding, stage=stage) for finding in findings]
+
+
+def _parameter_findings(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> list[Finding]:
     findings = []
     for name, expected in ours.items():
         actual = theirs.get(name)
@@ -84,6 +95,9 @@ def _graph_findings(reference: Graph, candidate: Graph) -> list[Finding]:
     ours: dict[str, Any] = {node.name: node for node in reference.nodes}
     theirs: dict[str, Any] = {node.name: node for node in candidate.nodes}
     findings = []
+    if reference.outputs != candidate.outputs:
+        detail = f"the graph's outputs are {candidate.outputs}, not {reference.outputs}"
+        findings.append(Finding(GRAPH_DIFFERS, reference.outputs[0][0], detail))
     for name, node in ours.items():
         other = theirs.get(name)
         if other is None:
@@ -99,7 +113,4 @@ def _graph_findings(reference: Graph, candidate: Graph) -> list[Finding]:
             ]
     for name in sorted(theirs.keys() - ours.keys()):
         findings.append(Finding(GRAPH_DIFFERS, name, "the reference's graph does not have it"))
-    if reference.outputs != candidate.outputs:
-        detail = f"the graph's outputs are {candidate.outputs}, not {reference.outputs}"
-        findings.append(Finding(GRAPH_DIFFERS, reference.outputs[0][0], detail))
     return findings

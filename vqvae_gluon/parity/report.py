@@ -1,58 +1,48 @@
-"""A report for people and programs: terminal, JSON, HTML."""
+"""The report for a terminal, as JSON and as JUnit XML. The page is in :mod:`vqvae_gluon.parity.page`."""
 
-import base64
-import io
-import json
 import math
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
-import jinja2
-import numpy as np
-from matplotlib.figure import Figure
-
-from vqvae_gluon import __version__
+from vqvae_gluon.artifacts.trace import Key
 from vqvae_gluon.files import atomic_write
-from vqvae_gluon.parity.compare import NodeComparison
-from vqvae_gluon.parity.harness import AGREE, INVALID, Report, Samples
-from vqvae_gluon.runtimes.base import OUTPUT
+from vqvae_gluon.parity.bounds import Errors
+from vqvae_gluon.parity.discrete import Flips
+from vqvae_gluon.parity.judge import NodeReport
+from vqvae_gluon.parity.metrics import QUANTILES, NodeComparison
+from vqvae_gluon.parity.result import INVALID, Report
 
 _NEIGHBOURHOOD = 3
-_COLUMNS = 12
 _NOTES = 10
+_STEPS = 6
 
 
 def to_json(report: Report) -> dict[str, Any]:
-    """The report as JSON-ready values. Infinite differences are the string ``Infinity``."""
-    first, cause = report.first_divergent, report.cause
+    """The report as JSON-ready values. What is not a finite number is the string ``NaN`` or ``Infinity``."""
+    cause = report.cause
     return {
         "verdict": report.verdict,
         "reference": report.reference,
         "candidate": report.candidate,
-        "bundle": str(report.bundle),
-        "candidate_bundle": str(report.candidate_bundle),
+        "subject": report.subject,
+        "candidate_subject": report.candidate_subject,
         "data": report.data,
         "count": report.count,
+        "expected": "bit equality" if report.exact else "the bounds of the arbiter",
         "nodes_compared": report.nodes_compared,
         "nodes_skipped": len(report.nodes_skipped),
         "skipped": [{"stage": stage, "node": name} for stage, name in report.nodes_skipped],
-        "outputs": {node.name: _values(node) for node in report.nodes if node.stage == OUTPUT},
-        "first_divergent": None
-        if first is None
+        "outputs": {name: node_values(node) for name, node in report.outputs.items()},
+        "tolerance": None if report.tolerance() is None else _number(report.tolerance() or 0.0),
+        "first_divergent": _first_divergent(report),
+        "codes": None
+        if report.codes is None
         else {
-            "node": first.name,
-            "operator": first.operator,
-            "stage": first.stage,
-            # Everything before the first divergent node is equal, so its own error is all of its error.
-            "local_max_abs": _number(first.max_abs),
-            "cumulative_max_abs": _number(first.max_abs),
-        },
-        "codes": {
-            "compared": report.codes_compared,
-            "equal": report.codes_equal,
-            # Both sides run the same operators of the same library: no tie can be broken differently.
-            "legal_flips": 0,
-            "real_flips": report.codes_compared - report.codes_equal,
+            "compared": report.codes.compared,
+            "equal": report.codes.equal,
+            "legal_flips": report.codes.legal,
+            "real_flips": report.codes.real,
         },
         "cause": None if cause is None else {"name": cause.name, "evidence": cause.evidence},
         "findings": [
@@ -60,107 +50,220 @@ def to_json(report: Report) -> dict[str, Any]:
             for finding in report.findings
         ],
         "guard": report.guard,
+        "notes": report.notes,
+        "nondeterministic": report.nondeterministic,
         "failure": None if report.failure is None else str(report.failure),
-        "nodes": [{"stage": node.stage, "name": node.name, **_values(node)} for node in report.nodes],
+        "nodes": [{"stage": stage, "name": name, **node_values(node)} for (stage, name), node in report.nodes.items()],
     }
 
 
 def to_text(report: Report) -> str:
     """The report for a terminal, the verdict first."""
-    lines = [f"{report.verdict.upper()}: {_summary(report)}"]
-    cause, first = report.cause, report.first_divergent
+    lines = [f"{report.verdict.upper()}: {summary(report)}"]
+    cause, first, tolerance = report.cause, report.first_divergent, report.tolerance()
+    if tolerance is not None and first is not None:
+        lines += [f"  would have passed with an absolute tolerance of {tolerance:.3g} everywhere"]
     if cause is not None:
         lines += [f"  cause: {cause.name}: {cause.evidence}"]
     if first is not None:
-        lines += [f"  first divergent node: {first.stage}/{first.name} ({first.operator}): {describe(first)}"]
-        lines += ["  its neighbourhood:", *_neighbourhood(report, first)]
+        node = first.comparison
+        lines += [f"  first divergent node: {node.stage}/{node.name} ({node.operator}): {describe(first)}"]
+        lines += [f"    {text}" for text in explain(report, first)]
+        if node.key in report.nodes:
+            lines += ["  its neighbourhood:", *_neighbourhood(report, node.key)]
     told = None if cause is None else next((f for f in report.findings if f.cause == cause.name), None)
-    notes = [f"  note: {finding}" for finding in report.findings if finding is not told]
-    lines += notes[:_NOTES]
+    notes = [str(finding) for finding in report.findings if finding is not told] + report.guard + report.notes
+    lines += [f"  note: {text}" for text in notes[:_NOTES]]
     lines += [f"  note: and {len(notes) - _NOTES} more, all of them with --json"] if len(notes) > _NOTES else []
-    lines += [f"  note: {text}" for text in report.guard]
     lines += [f"  note: the comparison ended early: {report.failure}"] if report.failure else []
-    lines += [f"  skipped: {stage}/{name}" for stage, name in report.nodes_skipped]
+    lines += [f"  skipped: {stage}/{name}" for stage, name in report.nodes_skipped[:_NOTES]]
     return "\n".join(lines)
 
 
-def write_html(report: Report, directory: Path) -> Path:
-    """Write ``index.html``, which needs no other file, and ``overview.png``, its picture, into a directory."""
-    directory.mkdir(parents=True, exist_ok=True)
-    picture = _overview(report.samples, report.reference, report.candidate) if report.samples else None
-    if picture is not None:
-        with atomic_write(directory / "overview.png") as file:
-            file.write(picture)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("report.html").render(
-        report=report,
-        summary=_summary(report),
-        describe=describe,
-        bar=_bar,
-        picture=base64.b64encode(picture).decode() if picture else None,
-        json=json.dumps(to_json(report), indent=1),
-        version=__version__,
-        agree=AGREE,
-    )
-    with atomic_write(directory / "index.html") as file:
-        file.write(page.encode())
-    return directory / "index.html"
+def write_junit(report: Report, path: Path) -> None:
+    """Write JUnit XML: one test for every tensor and output, one for the whole."""
+    suite = ElementTree.Element("testsuite", name=f"parity of {report.candidate} with {report.reference}")
+    cases = [(f"{stage}/{name}", node) for (stage, name), node in report.nodes.items()]
+    cases += [(f"output/{name}", node) for name, node in report.outputs.items()]
+    for name, node in cases:
+        case = ElementTree.SubElement(suite, "testcase", classname="parity", name=name)
+        if node.reason:
+            ElementTree.SubElement(case, "failure", message=node.reason).text = describe(node)
+    for stage, name in report.nodes_skipped:
+        case = ElementTree.SubElement(suite, "testcase", classname="parity", name=f"{stage}/{name}")
+        ElementTree.SubElement(case, "failure", message="was not compared")
+    verdict = ElementTree.SubElement(suite, "testcase", classname="parity", name="verdict")
+    if report.verdict != "agree":
+        kind = "error" if report.verdict == INVALID else "failure"
+        cause = report.cause
+        ElementTree.SubElement(verdict, kind, message=cause.name if cause else "").text = to_text(report)
+    suite.set("tests", str(len(suite)))
+    for kind, plural in (("failure", "failures"), ("error", "errors")):
+        suite.set(plural, str(sum(case.find(kind) is not None for case in suite)))
+    with atomic_write(path) as file:
+        ElementTree.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)
 
 
-def describe(node: NodeComparison) -> str:
-    """What is wrong with a node, in one line."""
+def summary(report: Report) -> str:
+    """The comparison in one line."""
+    if report.verdict == INVALID:
+        why = report.failure or "no node was compared"
+        return f"{report.candidate} could not be compared with {report.reference}: {why}"
+    sides = f"{report.candidate} against {report.reference} on {report.count} {report.unit} of {report.data}"
+    parts = [f"{report.nodes_compared} nodes compared, {len(report.nodes_skipped)} skipped"]
+    codes = report.codes
+    if codes is not None:
+        flips = f" ({codes.legal} legal flips)" if codes.legal else ""
+        parts += [f"{codes.equal} of {codes.compared} codes equal{flips}"]
+    if codes is not None and "reconstruction" in report.outputs:
+        parts += [f"reconstruction {_output(report.outputs['reconstruction'], ' of 255')}"]
+    elif codes is None:
+        parts += [f"output {name} {_output(node)}" for name, node in list(report.outputs.items())[:_NOTES]]
+    return f"{sides}: {'; '.join(parts)}"
+
+
+def describe(report: NodeReport) -> str:
+    """How far off a node is, in one line."""
+    node = report.comparison
     if node.problem:
         return node.problem
-    if node.equal:
+    if node.metrics is None and not node.nonfinite:
         return "equal bit for bit"
-    text = f"max {node.max_abs:.3g}, mean {node.mean_abs:.3g}, {node.differing} of {node.elements} values differ"
-    if node.worst:
-        text += f", worst at {node.worst.index}: {node.worst.reference:.9g} against {node.worst.candidate:.9g}"
+    text = "equal bit for bit"
+    if node.metrics is not None:
+        worst = node.metrics.worst
+        text = f"max {node.max_abs:.3g}, mean {node.mean_abs:.3g}, {node.differing} of {node.elements} values differ"
+        text += f", worst at {worst.index}: {worst.reference:.9g} against {worst.candidate:.9g}"
     if node.nonfinite:
         text += f", {node.nonfinite} values are NaN or infinite"
     return text
 
 
-def _summary(report: Report) -> str:
-    if report.verdict == INVALID:
-        return f"{report.candidate} could not be compared with {report.reference}: {report.failure}"
-    sides = f"{report.candidate} against {report.reference} on {report.count} images of {report.data}"
-    return (
-        f"{sides}: {report.nodes_compared} nodes compared, {len(report.nodes_skipped)} skipped; "
-        f"{report.codes_equal} of {report.codes_compared} codes equal; "
-        f"reconstruction {_reconstruction(report)}"
-    )
+def explain(report: Report, node: NodeReport) -> list[str]:
+    """What else is known of a node: why it is wrong, against the arbiter, by itself, and the way to it."""
+    lines = [f"why: {node.reason}"] if node.reason else []
+    if node.errors is not None:
+        lines += [f"error against float64: {_errors(node.errors)}"]
+    if node.local is not None:
+        by_itself = "equal bit for bit" if node.local.metrics is None else f"max {node.local.max_abs:.3g}"
+        if node.local_errors is not None and node.local.metrics is not None:
+            by_itself += f" ({_errors(node.local_errors)})"
+        lines += [f"on the reference's inputs: {by_itself}"]
+    if node.flips is not None:
+        lines += [_flips(node.flips)]
+    ours, theirs = path_to(report, node.comparison.key)
+    if ours:
+        lines += [f"path: {_steps(ours)}"]
+    if theirs and theirs != ours:
+        lines += [f"path in the candidate's graph: {_steps(theirs)}"]
+    return lines
 
 
-def _reconstruction(report: Report) -> str:
-    node = next((node for node in report.nodes if (node.stage, node.name) == (OUTPUT, "reconstruction")), None)
-    if node is None:
-        return "not compared"
-    return "equal bit for bit" if node.equal else node.problem or f"off by at most {node.max_abs:.3g} of 255"
+def path_to(report: Report, key: Key) -> tuple[list[str], list[str]]:
+    """The nodes before a node, the nearest last, by the first operator that each takes: in the reference's graph, and
+    in the candidate's."""
+    stage = key[0]
+    theirs = {(stage, name): inputs for (stage, name), inputs in report.candidate_inputs.items()}
+    ours = {found: node.inputs for found, node in report.nodes.items()}
+    return _walk(stage, key[1], ours), _walk(stage, key[1], theirs)
 
 
-def _neighbourhood(report: Report, first: NodeComparison) -> list[str]:
-    at = report.nodes.index(first)
-    rows = report.nodes[max(0, at - _NEIGHBOURHOOD) : at + _NEIGHBOURHOOD + 1]
-    width = max(len(f"{node.stage}/{node.name}") for node in rows)
-    return [
-        f"  {'->' if node is first else '  '} {node.stage + '/' + node.name:<{width}}  "
-        f"{node.problem or ('equal' if node.equal else f'max {node.max_abs:.3g}, mean {node.mean_abs:.3g}')}"
-        for node in rows
-    ]
+def _walk(stage: str, name: str, inputs: dict[Key, tuple[str, ...]]) -> list[str]:
+    path: list[str] = []
+    while (stage, name) in inputs and name not in path:
+        path.append(name)
+        before = inputs[stage, name]
+        if not before:
+            break
+        name = before[0] if (stage, before[0]) in inputs else before[0].rpartition(":")[0]
+    return path[::-1]
 
 
-def _values(node: NodeComparison) -> dict[str, Any]:
-    worst = node.worst
+def _steps(path: list[str]) -> str:
+    left_out = len(path) - _STEPS
+    return " > ".join([f"({left_out} more)"] * (left_out > 0) + path[-_STEPS:])
+
+
+def _errors(errors: Errors) -> str:
+    text = f"reference {errors.reference:.3g}, candidate {errors.candidate:.3g}, bound {errors.bound:.3g}"
+    return f"{text}: the {errors.off} is off" if errors.off else text
+
+
+def _flips(flips: Flips) -> str:
+    text = f"jumps: {flips.legal} legal, {flips.real} real, of {flips.compared} values"
+    if flips.flips and flips.flips[0].margin is not None:
+        flip = flips.flips[0]
+        text += f"; at {flip.index} {flip.reference:g} against {flip.candidate:g}, margin {flip.margin:.3g}"
+        text += f", legal up to {flips.bound:.3g}"
+    return text
+
+
+def _output(node: NodeReport, unit: str = "") -> str:
+    if node.comparison.equal:
+        return "equal bit for bit"
+    if node.comparison.problem:
+        return node.comparison.problem
+    far = f"off by at most {node.comparison.max_abs:.3g}{unit}"
+    return far if node.reason else f"within the bounds ({far})"
+
+
+def _neighbourhood(report: Report, key: Key) -> list[str]:
+    at = list(report.nodes).index(key)
+    rows = list(report.nodes.items())[max(0, at - _NEIGHBOURHOOD) : at + _NEIGHBOURHOOD + 1]
+    width = max(len("/".join(name)) for name, _ in rows)
+    return [f"  {'->' if name == key else '  '} {'/'.join(name):<{width}}  {_state(node)}" for name, node in rows]
+
+
+def _state(report: NodeReport) -> str:
+    node = report.comparison
+    if node.problem or node.equal:
+        return node.problem or "equal"
+    text = f"max {node.max_abs:.3g}, mean {node.mean_abs:.3g}"
+    if report.errors is not None:
+        text += f", bound {report.errors.bound:.3g}"
+    return text if report.reason else f"{text}: within the bounds"
+
+
+def _first_divergent(report: Report) -> Optional[dict[str, Any]]:
+    first = report.first_divergent
+    if first is None:
+        return None
+    node = first.comparison
+    ours, theirs = path_to(report, node.key)
     return {
+        "node": node.name,
+        "operator": node.operator,
+        "stage": node.stage,
+        "reason": first.reason,
+        # Where it was not measured, everything before is right, so that all of the error is the node's own.
+        "local_max_abs": _number(first.local.max_abs if first.local else node.max_abs),
+        "cumulative_max_abs": _number(node.max_abs),
+        "path": ours,
+        "candidate_path": theirs,
+    }
+
+
+def node_values(report: NodeReport) -> dict[str, Any]:
+    """A node's row in the JSON."""
+    return {
+        **_comparison(report.comparison),
+        "reason": report.reason,
+        "errors": _errors_json(report.errors),
+        "local": None if report.local is None else _comparison(report.local),
+        "local_errors": _errors_json(report.local_errors),
+        "flips": None
+        if report.flips is None
+        else {"compared": report.flips.compared, "legal": report.flips.legal, "real": report.flips.real},
+        "inputs": list(report.inputs),
+    }
+
+
+def _comparison(node: NodeComparison) -> dict[str, Any]:
+    metrics = node.metrics
+    values = {
         "operator": node.operator,
         "shape": list(node.shape),
+        "dtype": node.dtype,
         "equal": node.equal,
         "elements": node.elements,
         "differing": node.differing,
@@ -168,15 +271,30 @@ def _values(node: NodeComparison) -> dict[str, Any]:
         "mean_abs": _number(node.mean_abs),
         "max_rel": _number(node.max_rel),
         "nonfinite": node.nonfinite,
-        "worst": None
-        if worst is None
-        else {
-            "index": list(worst.index),
-            "reference": _number(worst.reference),
-            "candidate": _number(worst.candidate),
-        },
+        "worst": None,
         "problem": node.problem,
     }
+    if metrics is not None:
+        worst = metrics.worst
+        values |= {
+            "max_ulp": _number(metrics.max_ulp),
+            "snr_db": _number(metrics.snr_db),
+            "cosine": _number(metrics.cosine),
+            "quantiles": {f"{q:g}": _number(value) for q, value in zip(QUANTILES, metrics.quantiles)},
+            "worst": {
+                "index": list(worst.index),
+                "reference": _number(worst.reference),
+                "candidate": _number(worst.candidate),
+            },
+        }
+    return values
+
+
+def _errors_json(errors: Optional[Errors]) -> Optional[dict[str, Any]]:
+    if errors is None:
+        return None
+    names = ("reference", "candidate", "bound", "excess")
+    return {**{name: _number(getattr(errors, name)) for name in names}, "off": errors.off}
 
 
 def _number(value: float) -> Any:
@@ -184,49 +302,3 @@ def _number(value: float) -> Any:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-
-
-def _bar(node: NodeComparison) -> float:
-    """Length of a node's error bar, 0..100: ten decades, from 1e-8 to 1e2."""
-    if node.equal:
-        return 0.0
-    if node.problem or not math.isfinite(node.max_abs):
-        return 100.0
-    return float(np.clip(10 * (math.log10(max(node.max_abs, 1e-45)) + 8), 2, 100))
-
-
-def _where_same_shape(function, ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """What a function makes of both; nothing, zeros, where their shapes do not allow it."""
-    return function(ours, theirs) if ours.shape == theirs.shape else np.zeros_like(theirs)
-
-
-def _overview(samples: Samples, reference: str, candidate: str) -> bytes:
-    """One picture: images, both reconstructions and their difference, both code maps. Returns a PNG file."""
-    difference = _where_same_shape(
-        lambda a, b: np.abs(a.astype(int) - b), samples.reference_images, samples.candidate_images
-    )
-    flips = _where_same_shape(np.not_equal, samples.reference_codes, samples.candidate_codes)
-    rows = [
-        ("original", samples.images, None),
-        (f"{reference}: image", samples.reference_images, None),
-        (f"{candidate}: image", samples.candidate_images, None),
-        ("difference", difference, "magma"),
-        (f"{reference}: codes", samples.reference_codes, "turbo"),
-        (f"{candidate}: codes", samples.candidate_codes, "turbo"),
-    ]
-    columns = min(_COLUMNS, len(samples.images))
-    highest = max(int(samples.reference_codes.max()), int(samples.candidate_codes.max()), 1)
-    figure = Figure(figsize=(0.8 * columns + 1.6, 0.8 * len(rows)), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for line, (label, pictures, colours) in zip(axes, rows):
-        for i, cell in enumerate(line):
-            cell.set(xticks=[], yticks=[])
-            limit = highest if colours == "turbo" else 255
-            cell.imshow(pictures[i].squeeze(), cmap=colours or "gray", vmin=0, vmax=limit, interpolation="nearest")
-            if label.startswith(candidate) and colours and flips[i].any():
-                for y, x in np.argwhere(flips[i]):
-                    cell.plot(x, y, marker="x", color="white", markersize=4)
-        line[0].set_ylabel(label, rotation=0, ha="right", va="center")
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
-    return file.getvalue()

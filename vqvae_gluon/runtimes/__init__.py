@@ -1,7 +1,19 @@
 """Runtimes by name. To add one: docs/architecture.md, "How to add"."""
 
 from vqvae_gluon.runtimes.base import Runtime
-from vqvae_gluon.runtimes.cpp import CppRuntime
+from vqvae_gluon.runtimes.cpp import CppExecutorRuntime, CppPredictRuntime, CppRuntime
+from vqvae_gluon.runtimes.eager import EagerRuntime
+from vqvae_gluon.runtimes.executor import ExecutorRuntime
+from vqvae_gluon.runtimes.fp64 import Float64Runtime
 from vqvae_gluon.runtimes.gluon import GluonRuntime
 
-RUNTIMES: dict[str, type[Runtime]] = {runtime.name: runtime for runtime in (GluonRuntime, CppRuntime)}
+_ALL: tuple[type[Runtime], ...] = (
+    GluonRuntime,
+    EagerRuntime,
+    ExecutorRuntime,
+    CppRuntime,
+    CppExecutorRuntime,
+    CppPredictRuntime,
+    Float64Runtime,
+)
+RUNTIMES: dict[str, type[Runtime]] = {runtime.name: runtime for runtime in _ALL}

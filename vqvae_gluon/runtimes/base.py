@@ -1,16 +1,21 @@
-"""What every runtime can do: run a graph or a whole bundle and record everything."""
+"""What every runtime can do: run a graph or a whole bundle and record it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
-from vqvae_gluon.artifacts.bundle import GraphFiles
-from vqvae_gluon.artifacts.trace import Trace
+from vqvae_gluon.artifacts.bundle import GraphFiles, open_bundle
+from vqvae_gluon.artifacts.trace import Trace, TraceWriter
+from vqvae_gluon.data.images import check_fit, decode_image, encode_png, read_images, to_images, to_tensor
 
 # The stages of a bundle's trace, in the order of the data.
 INPUT, ENCODER, DECODER, OUTPUT = "input", "encoder", "decoder", "output"
+
+# Name of a tensor, MXNet's name of the operator that made it, and its values.
+Recorded = tuple[str, str, np.ndarray]
 
 
 class Runtime(ABC):
@@ -18,19 +23,34 @@ class Runtime(ABC):
 
     Attributes:
         name: what the command line calls it.
+        fuses: whether it rewrites a graph before it runs it. Two that do not must agree bit for bit.
+        wide: whether it computes in float64.
     """
 
     name: str
+    fuses = False
+    wide = False
 
     @abstractmethod
-    def trace_graph(self, files: GraphFiles, inputs: dict[str, np.ndarray], stage: str, path: Path) -> Trace:
-        """Run one graph and record its inputs and the output of every node, as one stage.
+    def trace_graph(
+        self,
+        files: GraphFiles,
+        inputs: Mapping[str, np.ndarray],
+        stage: str,
+        path: Path,
+        taps: bool = True,
+        keep: Optional[Collection[str]] = None,
+    ) -> Trace:
+        """Run one graph and record its inputs and its results, as one stage.
 
         Args:
             files: the exported network.
-            inputs: values by the name of the input.
+            inputs: values by the name of the input; those that the graph does not take are ignored.
             stage: what the trace calls it.
             path: directory for the trace.
+            taps: record the output of every node; else the graph's own outputs, of a run without taps.
+            keep: names of the tensors whose values are written, all when left out. Of the others the trace has the
+                digest alone.
 
         Raises:
             InputError: the network or an input was rejected.
@@ -39,7 +59,7 @@ class Runtime(ABC):
 
     @abstractmethod
     def trace_bundle(self, bundle: Path, images: Sequence[Path], path: Path) -> Trace:
-        """Reconstruct images as a deployment would, and record the way there.
+        """Reconstruct images as a deployment would, without taps, and record what goes in and comes out.
 
         Args:
             bundle: directory of the bundle. Its digests are not checked: the numbers of an altered bundle are wanted.
@@ -47,11 +67,48 @@ class Runtime(ABC):
             path: directory for the trace.
 
         Returns:
-            A trace with four stages: ``input`` (``pixels``), ``encoder`` and ``decoder`` (every node), and ``output``:
-            ``codes`` and ``reconstruction`` of the graphs run *without* taps, ``image`` (uint8), and ``file``, the
-            pixels of the PNG files that were written.
+            A trace with two stages: ``input`` (``pixels`` as they were decoded, ``data`` as the encoder takes them)
+            and ``output`` (``codes``, ``reconstruction``, ``image`` in uint8, and ``file``, the pixels of the PNG
+            files that were written).
 
         Raises:
             InputError: the bundle or an image was rejected.
             RuntimeFailure: it could not be run.
         """
+
+
+class PythonRuntime(Runtime):
+    """A runtime within this process."""
+
+    @abstractmethod
+    def outputs(self, files: GraphFiles, inputs: Mapping[str, np.ndarray], taps: bool) -> Iterator[Recorded]:
+        """Run one graph; see :meth:`trace_graph`. One tensor at a time, so that the others need not be held."""
+
+    def trace_graph(self, files, inputs, stage, path, taps=True, keep=None):
+        writer = TraceWriter(path, self.name, keep)
+        for name, values in inputs.items():
+            writer.add(stage, name, "input", values)
+        for name, operator, values in self.outputs(files, inputs, taps):
+            writer.add(stage, name, operator, values)
+        return writer.close()
+
+    def trace_bundle(self, bundle, images, path):
+        opened = open_bundle(bundle, verify=False)
+        pixels = read_images(images, opened.config.model.image_channels)
+        check_fit(pixels, opened.config.model.image_channels, opened.config.model.stride, str(images[0]))
+        data = to_tensor(pixels)
+        ((_, _, codes),) = self.outputs(opened.graph(ENCODER), {"data": data}, False)
+        ((_, _, reconstruction),) = self.outputs(opened.graph(DECODER), {"codes": codes}, False)
+        result = to_images(reconstruction)
+        writer = TraceWriter(path, self.name)
+        for name, values in (("pixels", pixels), ("data", data)):
+            writer.add(INPUT, name, "input", values)
+        written = np.stack([decode_image(encode_png(image), image.shape[2]) for image in result])
+        for name, values in (
+            ("codes", codes),
+            ("reconstruction", reconstruction),
+            ("image", result),
+            ("file", written),
+        ):
+            writer.add(OUTPUT, name, "output", values)
+        return writer.close()

@@ -3,20 +3,19 @@
 import os
 import subprocess
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
-from vqvae_gluon.artifacts.bundle import GraphFiles
-from vqvae_gluon.artifacts.trace import Trace, TraceWriter, open_trace
+from vqvae_gluon.artifacts.trace import TraceWriter, open_trace
 from vqvae_gluon.data.images import output_paths, read_images
 from vqvae_gluon.errors import REJECTED, InputError, RuntimeFailure
 from vqvae_gluon.runtimes.base import OUTPUT, Runtime
 
 BINARY_VARIABLE = "VQVAE_RECONSTRUCT"
 _BUILT = Path(__file__).resolve().parents[2] / "cpp_bindings" / "build" / "reconstruct"
+_TIMEOUT = 1800  # seconds; a candidate that hangs is a finding, not a reason to wait for ever
 
 
 def find_binary() -> Path:
@@ -32,27 +31,35 @@ def find_binary() -> Path:
 
 
 class CppRuntime(Runtime):
-    name = "cpp"
+    """The engine behind hybridized Gluon blocks, from C++."""
 
-    def trace_graph(self, files: GraphFiles, inputs: dict[str, np.ndarray], stage: str, path: Path) -> Trace:
-        with tempfile.TemporaryDirectory() as directory:
+    name = "cpp"
+    engine = "cachedop"
+
+    def trace_graph(self, files, inputs, stage, path, taps=True, keep=None):
+        with tempfile.TemporaryDirectory(prefix="vqvae-cpp.") as directory:
             arguments = ["--symbol", str(files.symbol), "--params", str(files.params), "--stage", stage]
             for number, (name, values) in enumerate(inputs.items()):
                 file = Path(directory) / f"{number}.npy"
                 np.save(file, np.ascontiguousarray(values), allow_pickle=False)
                 arguments += ["--input", f"{name}={file}"]
-            _run([*arguments, "--trace", str(path)])
+            if keep is not None:
+                kept = Path(directory) / "keep.txt"
+                kept.write_text("".join(f"{name}\n" for name in keep))
+                arguments += ["--keep", str(kept)]
+            self._run([*arguments, "--taps", "all" if taps else "none", "--trace", str(path)])
         return open_trace(path)
 
-    def trace_bundle(self, bundle: Path, images: Sequence[Path], path: Path) -> Trace:
-        with tempfile.TemporaryDirectory() as directory:
+    def trace_bundle(self, bundle, images, path):
+        with tempfile.TemporaryDirectory(prefix="vqvae-cpp.") as directory:
             # Users' files may have any names, and the same in two folders.
             links = [Path(directory) / f"{number:06d}{file.suffix}" for number, file in enumerate(images)]
             for link, file in zip(links, images):
                 link.symlink_to(file.resolve())
             output = Path(directory) / "output"
-            arguments = ["--bundle", str(bundle), "--no-verify", "--trace", str(path), "--output", str(output)]
-            _run([*arguments, *map(str, links)], dict(zip(map(str, links), map(str, images))))
+            arguments = ["--bundle", str(bundle), "--no-verify", "--taps", "none", "--trace", str(path)]
+            arguments += ["--output", str(output), *map(str, links)]
+            self._run(arguments, dict(zip(map(str, links), map(str, images))))
             trace = open_trace(path)
             count, _, _, channels = trace.get(OUTPUT, "image").shape
             written = [path for link in links for path in output_paths(output, link, count)]
@@ -60,17 +67,36 @@ class CppRuntime(Runtime):
             writer.add(OUTPUT, "file", "output", read_images(written, channels))
         return writer.close()
 
+    def _run(self, arguments: list[str], names: Optional[dict[str, str]] = None) -> None:
+        """Run the binary; `names` are the users' names of files that it knows by others."""
+        command = [str(find_binary()), "--engine", self.engine, *arguments]
+        try:
+            result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT)
+        except subprocess.TimeoutExpired as error:
+            raise RuntimeFailure("reconstruct", f"did not end within {_TIMEOUT} seconds") from error
+        if result.returncode == 0:
+            return
+        lines = result.stderr.strip().splitlines()
+        message = lines[-1] if lines else f"ended with status {result.returncode}"
+        if result.returncode < 0:
+            message = f"was ended by signal {-result.returncode}"
+        for link, name in (names or {}).items():
+            message = message.replace(link, name)
+        kind = InputError if result.returncode == REJECTED else RuntimeFailure
+        raise kind("reconstruct", message.replace("reconstruct: error: ", ""))
 
-def _run(arguments: list[str], names: Optional[dict[str, str]] = None) -> None:
-    """Run the binary; `names` are the users' names of files that it knows by others."""
-    result = subprocess.run([str(find_binary()), *arguments], capture_output=True, text=True, check=False)
-    if result.returncode == 0:
-        return
-    lines = result.stderr.strip().splitlines()
-    message = lines[-1] if lines else f"ended with status {result.returncode}"
-    if result.returncode < 0:
-        message = f"was ended by signal {-result.returncode}"
-    for link, name in (names or {}).items():
-        message = message.replace(link, name)
-    error = InputError if result.returncode == REJECTED else RuntimeFailure
-    raise error("reconstruct", message.replace("reconstruct: error: ", ""))
+
+class CppExecutorRuntime(CppRuntime):
+    """MXNet's symbolic executor from C++, as its C++ package binds it."""
+
+    name = "cpp-executor"
+    engine = "executor"
+    fuses = True
+
+
+class CppPredictRuntime(CppRuntime):
+    """MXNet's C predict API."""
+
+    name = "cpp-predict"
+    engine = "predict"
+    fuses = True

@@ -1,18 +1,16 @@
 """The reference: Gluon in Python, by way of ``SymbolBlock`` and its CachedOp."""
 
 import warnings
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
 from vqvae_gluon.artifacts.binding import Network, read_network, require_binding
-from vqvae_gluon.artifacts.bundle import Bundle, GraphFiles, open_bundle
-from vqvae_gluon.artifacts.trace import Trace, TraceWriter
+from vqvae_gluon.artifacts.bundle import Bundle, GraphFiles
 from vqvae_gluon.compat import mx, mxnet_reason
-from vqvae_gluon.data.images import decode_image, encode_png, read_images, to_images, to_tensor
+from vqvae_gluon.data.images import check_fit, to_images, to_tensor
 from vqvae_gluon.errors import InputError, RuntimeFailure
-from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT, OUTPUT, Runtime
+from vqvae_gluon.runtimes.base import DECODER, ENCODER, PythonRuntime, Recorded
 
 
 class GluonGraph:
@@ -21,58 +19,56 @@ class GluonGraph:
     Args:
         network: the graph and its parameters.
         inputs: names of what will be fed.
-        tapped: give the output of every node instead of the graph's own outputs.
+        taps: give the output of every node instead of the graph's own outputs.
 
     Raises:
         InputError: the parameters do not fit the graph.
     """
 
-    def __init__(self, network: Network, inputs: Iterable[str], tapped: bool = False):
+    def __init__(self, network: Network, inputs: Collection[str], taps: bool = False):
         self._network = network
-        self._inputs = list(inputs)
+        self._inputs = [name for name in network.unbound() if name in inputs]
         self._checked: dict[str, tuple[int, ...]] = dict.fromkeys(self._inputs, ())
         require_binding(network, self._checked)
-        symbol = network.symbol
-        if tapped:
-            internals = symbol.get_internals()
-            variables = set(symbol.list_inputs())
-            symbol = mx.sym.Group([internals[name] for name in internals.list_outputs() if name not in variables])
-        self.names: list[str] = symbol.list_outputs()
+        symbol, self._names = outputs_of(network, taps)
         with warnings.catch_warnings():
             # The inputs' types are those of the arrays that are fed; nothing needs to be decided here.
             warnings.filterwarnings("ignore", message="Cannot decide type")
             self._block = mx.gluon.SymbolBlock(symbol, [mx.sym.var(name) for name in self._inputs])
-        self._block.collect_params().load(str(network.files.params), cast_dtype=True, dtype_source="saved")
+        if network.parameters:
+            self._block.collect_params().load(str(network.files.params), cast_dtype=True, dtype_source="saved")
         self._block.hybridize(static_alloc=True, static_shape=True)
 
-    def run(self, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        """Outputs in the order of ``names``.
+    def run(self, inputs: Mapping[str, np.ndarray]) -> Iterator[Recorded]:
+        """Run it; one output at a time.
 
         Raises:
             InputError: the parameters do not fit the shapes of the inputs.
             RuntimeFailure: MXNet failed.
         """
-        shapes = {name: values.shape for name, values in inputs.items()}
+        shapes = {name: inputs[name].shape for name in self._inputs}
         if shapes != self._checked:
             require_binding(self._network, shapes)
             self._checked = shapes
         arrays = [mx.nd.array(inputs[name], dtype=inputs[name].dtype) for name in self._inputs]
         try:
             outputs = self._block(*arrays)
-            outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
-            return [output.asnumpy() for output in outputs]
+            outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+            for name, operator in self._names:
+                yield name, operator, outputs.pop(0).asnumpy()
         except mx.MXNetError as error:
             raise RuntimeFailure(self._network.files.symbol, mxnet_reason(error)) from error
 
-    def taps(self, inputs: dict[str, np.ndarray]) -> list[tuple[str, str, np.ndarray]]:
-        """Name, operator and value of every output. The suffix ``_output`` of a node's only output is dropped."""
-        operators = self._network.operators
-        result = []
-        for name, values in zip(self.names, self.run(inputs)):
-            node, found, number = name.rpartition("_output")
-            node = node if found else name
-            result.append((f"{node}:{number}" if found and number else node, operators.get(node, ""), values))
-        return result
+
+def outputs_of(network: Network, taps: bool) -> tuple["mx.sym.Symbol", list[tuple[str, str]]]:
+    """The symbol to run, and for each of its outputs what a trace calls it, and its operator."""
+    source = network.graph.by_name()
+    outputs, symbol = network.graph.outputs, network.symbol
+    if taps:
+        outputs = tuple((node.name, k) for node in network.graph.operators() for k in range(network.visible[node.name]))
+        variables = set(symbol.list_inputs())
+        symbol = mx.sym.Group([output for output in symbol.get_internals() if output.name not in variables])
+    return symbol, [(network.tensor(output), source[output[0]].operator) for output in outputs]
 
 
 class Predictor:
@@ -103,11 +99,7 @@ class Predictor:
         Raises:
             InputError: the number of channels is wrong, or the stride does not divide the sides.
         """
-        height, width, channels = images.shape[1:]
-        if channels != self.channels:
-            raise InputError(name, f"has {channels} channels, the network takes {self.channels}")
-        if height % self._stride or width % self._stride:
-            raise InputError(name, f"is {width}x{height}; the network takes sides that {self._stride} divides")
+        check_fit(images, self.channels, self._stride, name)
         return self._batched(self._encoder, "data", images, to_tensor)
 
     def decode(self, codes: np.ndarray, name: str = "codes") -> np.ndarray:
@@ -132,41 +124,12 @@ class Predictor:
 
     def _batched(self, graph: GluonGraph, name: str, values: np.ndarray, prepare) -> np.ndarray:
         starts = range(0, len(values), self._batch_size)
-        return np.concatenate([graph.run({name: prepare(values[i : i + self._batch_size])})[0] for i in starts])
+        batches = (prepare(values[i : i + self._batch_size]) for i in starts)
+        return np.concatenate([next(iter(graph.run({name: batch})))[2] for batch in batches])
 
 
-class GluonRuntime(Runtime):
+class GluonRuntime(PythonRuntime):
     name = "gluon"
 
-    def trace_graph(self, files: GraphFiles, inputs: dict[str, np.ndarray], stage: str, path: Path) -> Trace:
-        writer = TraceWriter(path, self.name)
-        _record(writer, stage, GluonGraph(read_network(files), inputs, tapped=True), inputs)
-        return writer.close()
-
-    def trace_bundle(self, bundle: Path, images: Sequence[Path], path: Path) -> Trace:
-        opened = open_bundle(bundle, verify=False)
-        predictor = Predictor(opened)
-        pixels = read_images(images, predictor.channels)
-        writer = TraceWriter(path, self.name)
-        writer.add(INPUT, "pixels", "input", pixels)
-        codes = predictor.encode(pixels, str(images[0]))
-        reconstruction = predictor.decode(codes)
-        for stage, inputs in ((ENCODER, {"data": to_tensor(pixels)}), (DECODER, {"codes": codes})):
-            _record(writer, stage, GluonGraph(read_network(opened.graph(stage)), inputs, tapped=True), inputs)
-        writer.add(OUTPUT, "codes", "output", codes)
-        writer.add(OUTPUT, "reconstruction", "output", reconstruction)
-        writer.add(OUTPUT, "image", "output", to_images(reconstruction))
-        writer.add(OUTPUT, "file", "output", _written(to_images(reconstruction)))
-        return writer.close()
-
-
-def _record(writer: TraceWriter, stage: str, graph: GluonGraph, inputs: dict[str, np.ndarray]) -> None:
-    for name, values in inputs.items():
-        writer.add(stage, name, "input", values)
-    for name, operator, values in graph.taps(inputs):
-        writer.add(stage, name, operator, values)
-
-
-def _written(images: np.ndarray) -> np.ndarray:
-    """The images as they come back from PNG files."""
-    return np.stack([decode_image(encode_png(image), image.shape[2]) for image in images])
+    def outputs(self, files: GraphFiles, inputs: Mapping[str, np.ndarray], taps: bool) -> Iterator[Recorded]:
+        yield from GluonGraph(read_network(files), inputs, taps).run(inputs)

@@ -1,7 +1,8 @@
-// One exported network, ready to run: MXNet's CachedOp, the engine behind hybridized Gluon blocks.
+// One exported network, ready to run on one of MXNet's engines.
 #ifndef VQVAE_NETWORK_HPP_
 #define VQVAE_NETWORK_HPP_
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -12,32 +13,47 @@
 
 namespace vqvae {
 
+// What runs the graph. Each has MXNet's defaults, among them that the last two fuse operators.
+enum class Engine {
+  kCachedOp,  // The engine behind hybridized Gluon blocks.
+  kExecutor,  // The executor that symbols are bound to.
+  kPredict,   // The C predict API.
+};
+
 using Inputs = std::map<std::string, Tensor>;
 
 // A node's output in a run.
 struct Tap {
-  std::string name;  // Of the node; output k of a node with several is "<node>:<k>".
+  std::string name;  // Of the node; "<node>:<k>" is output k of a node with several.
   std::string op;    // MXNet's name of the operator.
   Tensor value;
 };
+
+// Takes the outputs of a run, one after the other.
+using Sink = std::function<void(Tap)>;
 
 // Move-only. One thread at a time may use a network.
 class Network {
  public:
   // Binds every argument and auxiliary state of the graph exactly once. Throws InputError if one is missing, stored
   // with the wrong prefix, or unknown to the graph; `inputs` are the names that a caller will feed.
-  Network(const Export& network, const std::vector<std::string>& inputs);
+  Network(Export network, const std::vector<std::string>& inputs, Engine engine = Engine::kCachedOp);
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;
   Network(Network&&) noexcept;
   Network& operator=(Network&&) noexcept;
   ~Network();
 
-  // The graph's outputs. Throws InputError if a parameter does not have the shape that the inputs ask for.
+  // Hands over the graph's outputs. What the graph does not take is not fed. Throws InputError if an input is missing,
+  // or a parameter does not have the shape that the inputs ask for.
+  void run(const Inputs& inputs, const Sink& sink);
+
+  // The same, all at once.
   std::vector<Tensor> run(const Inputs& inputs);
 
-  // Every node's output, in graph order.
-  std::vector<Tap> taps(const Inputs& inputs);
+  // Hands over every node's output, in graph order. An engine that fuses runs another graph then than without taps, and
+  // MXNet 1.9.1 gets it wrong where it fuses nodes whose outputs are all asked for.
+  void taps(const Inputs& inputs, const Sink& sink);
 
  private:
   class Impl;

@@ -11,6 +11,10 @@ namespace vqvae {
 // Throws InputError if the file is missing, damaged, or not a C-ordered array of one of our types.
 Tensor read_npy(const std::filesystem::path& path);
 
+// What stands before the values in a file.
+Bytes npy_header(const Tensor& tensor);
+
+// A whole file.
 Bytes npy_bytes(const Tensor& tensor);
 
 }  // namespace vqvae

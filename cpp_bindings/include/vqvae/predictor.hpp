@@ -15,7 +15,7 @@ namespace vqvae {
 class Predictor {
  public:
   // Throws InputError if the files of the bundle do not fit together.
-  explicit Predictor(const Bundle& bundle);
+  explicit Predictor(Bundle bundle, Engine engine = Engine::kCachedOp);
 
   // Channels of an image: 1 or 3.
   std::int64_t channels() const { return channels_; }
@@ -34,9 +34,9 @@ class Predictor {
   // uint8 (N, H, W, C) to uint8 (N, H, W, C).
   Tensor reconstruct(const Tensor& images);
 
-  // The same, and record the way there: the images, every node of both graphs, and the results of the graphs as they
-  // are run without taps.
-  Tensor reconstruct(const Tensor& images, TraceWriter* trace);
+  // The same, and record the way there: the images, every node of both graphs (with `taps`), and the results of the
+  // graphs as they are run without taps.
+  Tensor reconstruct(const Tensor& images, TraceWriter* trace, bool taps = true);
 
  private:
   std::int64_t channels_;

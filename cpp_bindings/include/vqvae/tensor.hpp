@@ -48,6 +48,9 @@ struct Tensor {
   }
 };
 
+// How many of the values are NaN or infinite.
+std::size_t count_nonfinite(const Tensor& tensor);
+
 // The images of both, one after the other. The shapes agree but for the first extent.
 void append(Tensor* tensor, const Tensor& more);
 // Elements [begin, end) of the first axis.

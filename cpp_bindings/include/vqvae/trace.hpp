@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "vqvae/tensor.hpp"
@@ -21,10 +22,13 @@ class TraceWriter {
   TraceWriter& operator=(TraceWriter&&) noexcept;
   ~TraceWriter();
 
+  // From now on write the values of tensors with these names alone; the others have a row in the index and no file.
+  void keep_only(std::set<std::string> names);
+
   // Record one tensor. `op` is MXNet's name of the operator, "input" for what was fed.
   void add(const std::string& stage, const std::string& name, const std::string& op, const Tensor& value);
 
-  // Write the index.
+  // Write the index, which tells MXNet's version, the processor and the threads as well. Throws RuntimeFailure.
   void close();
 
  private:

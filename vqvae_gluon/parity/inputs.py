@@ -1,0 +1,177 @@
+"""What is fed to a plain export: inputs as a user names them, values from files, images, a trace or a seed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from vqvae_gluon.artifacts.binding import Network
+from vqvae_gluon.artifacts.trace import INDEX, open_trace
+from vqvae_gluon.data.images import find_images, read_images, to_tensor
+from vqvae_gluon.errors import InputError, UsageError
+from vqvae_gluon.files import read_npy
+
+_DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int32", "int64")
+# Operators whose input of this number holds indices, and the attribute that says how many there are.
+_INDICES = {"Embedding": (0, "input_dim"), "one_hot": (0, "depth")}
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """One input of a graph.
+
+    Attributes:
+        shape: of a batch; the first extent is its size.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+
+
+def parse_spec(text: str) -> InputSpec:
+    """Read ``NAME:2,3,224,224`` or ``NAME:2,7,7:int32``.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    name, *rest = text.split(":")
+    dtype = rest[1] if len(rest) == 2 else "float32"
+    try:
+        shape = tuple(int(extent) for extent in rest[0].split(","))
+    except (ValueError, IndexError):
+        shape = ()
+    if not name or not shape or min(shape) < 1 or dtype not in _DTYPES or len(rest) > 2:
+        raise UsageError(
+            "--input", f"takes NAME:SHAPE[:TYPE], such as data:1,3,224,224 or codes:1,7,7:int32, not {text}"
+        )
+    return InputSpec(name, shape, dtype)
+
+
+class Feed:
+    """Batches of values for every input of a graph.
+
+    Attributes:
+        name: what the user called them.
+        notes: what was decided for the user.
+    """
+
+    def __init__(self, name: str, values: Mapping[str, np.ndarray], batch_size: int, notes: list[str]):
+        self.name = name
+        self.notes = notes
+        self._values = dict(values)
+        self._batch_size = batch_size
+
+    def __len__(self) -> int:
+        return len(next(iter(self._values.values())))
+
+    def batches(self) -> Iterator[dict[str, np.ndarray]]:
+        for start in range(0, len(self), self._batch_size):
+            yield {name: values[start : start + self._batch_size] for name, values in self._values.items()}
+
+
+def open_feed(
+    network: Network, specs: list[InputSpec], source: Optional[str] = None, count: Optional[int] = None, seed: int = 0
+) -> Feed:
+    """Values for the inputs of a network.
+
+    Args:
+        specs: of the inputs that the user named. One that the graph does not take is left out, with a note; a label
+            that was not named is fed zeros.
+        source: an ``.npy`` file (of the only input), an ``.npz`` file (an array for each input), a directory of images
+            or a recorded trace; numbers from the seed when left out.
+        count: how many samples; one batch of random numbers, or all there are, when left out.
+
+    Raises:
+        InputError: what is there does not fit the inputs.
+        UsageError: an input is not named.
+    """
+    notes = []
+    wanted = network.unbound()
+    used = [spec for spec in specs if spec.name in wanted]
+    notes += [f"the graph does not take the input {spec.name}" for spec in specs if spec not in used]
+    named = {spec.name for spec in used}
+    missing = [name for name in wanted if name not in named and not name.endswith("_label")]
+    if missing and not specs:
+        raise UsageError("--input", f"is needed for {', '.join(missing)}, such as --input {missing[0]}:1,3,224,224")
+    if not used:
+        raise UsageError("--input", f"names no input of the graph; it takes {', '.join(wanted) or 'nothing'}")
+    batch = used[0].shape[0]
+    if source is None:
+        generator = np.random.default_rng(seed)
+        values = {spec.name: _random(network, spec, count or batch, generator) for spec in used}
+        name = f"random numbers (seed {seed})"
+    else:
+        values = {key: array[:count] for key, array in _read(source, used).items()}
+        name = source
+    labels = [name for name in wanted if name not in named and name.endswith("_label")]
+    if labels:
+        values.update(_zeros(network, labels, {key: array.shape for key, array in values.items()}))
+        notes.append(f"fed zeros to {', '.join(labels)}")
+    if len({len(array) for array in values.values()}) != 1:
+        raise InputError(
+            name, f"the inputs have different numbers of samples: { {k: len(v) for k, v in values.items()} }"
+        )
+    return Feed(name, values, batch, notes)
+
+
+def _random(network: Network, spec: InputSpec, count: int, generator: np.random.Generator) -> np.ndarray:
+    shape = (count, *spec.shape[1:])
+    limits = [
+        int(node.attributes[attribute])
+        for node in network.graph.operators()
+        for operator, (position, attribute) in _INDICES.items()
+        if node.operator == operator and node.inputs[position][0] == spec.name
+    ]
+    if limits or np.dtype(spec.dtype).kind in "iu":
+        return generator.integers(0, min(limits, default=2), shape).astype(spec.dtype)
+    return generator.standard_normal(shape).astype(spec.dtype)
+
+
+def _zeros(network: Network, labels: list[str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    found, _, _ = network.symbol.infer_shape_partial(**shapes)
+    inferred = dict(zip(network.symbol.list_arguments(), found or ()))
+    for name in labels:
+        if not inferred.get(name) or 0 in inferred[name]:
+            raise UsageError("--input", f"is needed for {name}: its shape cannot be told")
+    return {name: np.zeros(inferred[name], np.float32) for name in labels}
+
+
+def _read(source: str, specs: list[InputSpec]) -> dict[str, np.ndarray]:
+    path = Path(source)
+    if path.is_dir() and (path / INDEX).exists():
+        nodes = {node.name: node for node in open_trace(path).nodes if node.operator == "input"}
+        values = {spec.name: nodes[spec.name].load() for spec in specs if spec.name in nodes}
+    elif path.is_dir():
+        values = {_only(specs, source).name: to_tensor(read_images(find_images(path), _only(specs, source).shape[1]))}
+    elif path.suffix == ".npz":
+        values = _read_npz(path)
+    elif path.suffix == ".npy":
+        values = {_only(specs, source).name: read_npy(path)}
+    else:
+        raise InputError(source, "is no .npy or .npz file, directory of images, or trace")
+    for spec in specs:
+        array = values.get(spec.name)
+        if array is None:
+            raise InputError(source, f"holds nothing for the input {spec.name}")
+        if array.shape[1:] != spec.shape[1:] or not array.size:
+            raise InputError(source, f"holds {array.shape} for {spec.name}; --input says (N, {str(spec.shape[1:])[1:]}")
+    return {spec.name: values[spec.name].astype(spec.dtype) for spec in specs}
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise InputError(path, "does not exist") from error
+    except Exception as error:  # zipfile, zlib and NumPy raise what they like on a damaged archive.
+        raise InputError(path, f"is not an .npz file that can be read: {error}") from error
+
+
+def _only(specs: list[InputSpec], source: str) -> InputSpec:
+    if len(specs) != 1 or len(specs[0].shape) < 2:
+        raise UsageError("--data", f"{source} is for a graph with one input; give an .npz file with an array for each")
+    return specs[0]

@@ -1,0 +1,217 @@
+"""Record a runtime on one machine, compare on another (docs/parity.md, "Two machines")."""
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from vqvae_gluon.artifacts.bundle import GRAPH_INPUTS, STAGES, GraphFiles, graph_files
+from vqvae_gluon.artifacts.trace import Trace, TraceNode, TraceWriter, open_trace
+from vqvae_gluon.errors import InputError, RuntimeFailure
+from vqvae_gluon.parity import preflight
+from vqvae_gluon.parity.judge import NodeReport
+from vqvae_gluon.parity.metrics import compare_nodes
+from vqvae_gluon.parity.result import Codes, Report
+from vqvae_gluon.parity.side import Side
+from vqvae_gluon.parity.stages import GRAPH, MAX_MEMORY, add_output, blamed, in_order, judge_stage, operators, walk
+from vqvae_gluon.runtimes import RUNTIMES
+from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT, OUTPUT, Runtime
+
+_NETWORK = "network"  # Directory in a trace: the exported networks that it is of.
+_OUTPUTS = {ENCODER: "codes", DECODER: "reconstruction"}  # What a bundle calls the outputs of its graphs.
+_UNTAPPED = "-output"  # Suffix of a stage: what its graph gave in a run without taps.
+
+
+def record_bundle(
+    runtime: Runtime,
+    bundle: Path,
+    images: Sequence[Path],
+    path: Path,
+    replayed: Optional[Trace] = None,
+    max_memory: int = MAX_MEMORY,
+) -> Trace:
+    """Record a bundle's whole way on one batch of images: every node, and what both graphs give without taps.
+
+    Args:
+        images: files of one batch.
+        path: directory of the trace. There must be nothing yet.
+        replayed: a trace whose inputs each graph is fed, so that the two can be compared node by node whatever the
+            codes are.
+
+    Raises:
+        InputError: the bundle or an image was rejected, or the directory is taken.
+        RuntimeFailure: it could not be run.
+    """
+    with _recording(runtime, path) as recording:
+        whole = runtime.trace_bundle(bundle, images, recording.scratch / "whole")
+        recording.add(whole.nodes)
+        source = replayed or whole
+        fed = {ENCODER: source.get(INPUT, "data"), DECODER: source.get(OUTPUT, "codes")}
+        for stage in STAGES:
+            inputs = {GRAPH_INPUTS[stage]: fed[stage]}
+            recording.add_stage(Side(runtime, graph_files(bundle, stage), stage, inputs, recording.scratch), max_memory)
+    return open_trace(path)
+
+
+def record_export(
+    runtime: Runtime, files: GraphFiles, inputs: Mapping[str, np.ndarray], path: Path, max_memory: int = MAX_MEMORY
+) -> Trace:
+    """The same for a plain export, on one batch."""
+    with _recording(runtime, path) as recording:
+        recording.add_stage(Side(runtime, files, GRAPH, inputs, recording.scratch), max_memory)
+    return open_trace(path)
+
+
+def compare_traces(reference: Path, candidate: Path, max_memory: int = MAX_MEMORY) -> Report:
+    """Compare two recorded traces, node by node.
+
+    The reference's trace must hold its network, as ``parity record`` writes it: the arbiter runs it here. The
+    candidate's may come from anywhere. Bit equality is expected if library, processor and number of threads are the
+    same on both sides and neither runtime rewrites graphs; otherwise the arbiter's bounds.
+
+    Raises:
+        InputError: a trace is not whole, or the reference's holds no network.
+    """
+    ours, theirs = open_trace(reference), open_trace(candidate)
+    stages = [stage for stage in (*STAGES, GRAPH) if _network(ours, stage).symbol.exists()]
+    if not stages:
+        raise InputError(reference, "holds no network; record the reference with 'vqvae-gluon parity record'")
+    count = next((node.shape[0] for node in ours.nodes if node.operator == "input" and node.shape), 0)
+    names = (ours.runtime, theirs.runtime, str(reference), str(candidate))
+    report = Report(*names, "the recorded inputs", count, "samples", _expect_equal_bits(ours, theirs))
+    report.operators = [key for stage in stages for key in operators(_network(ours, stage), stage)]
+    report.notes = [] if report.exact else [f"recorded: {ours.environment} against {theirs.environment}"]
+    known = theirs.by_key()
+    for node in ours.stage(INPUT):
+        comparison = compare_nodes(node, known.get(node.key))
+        reason = None if comparison.equal else comparison.problem or "the two were not fed the same"
+        report.add(node.key, NodeReport(comparison, reason=reason))
+    with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
+        for stage in stages:
+            _compare_stage(report, ours, theirs, stage, Path(directory), max_memory)
+    if ENCODER in stages:
+        report.codes = _codes(report, ours, theirs)
+    return in_order(report)
+
+
+class RecordedSide(Side):
+    """A stage of a trace, in the place of a runtime: what was recorded, whatever is asked."""
+
+    replays = False
+
+    def __init__(self, trace: Trace, files: GraphFiles, stage: str, directory: Path):
+        self._tensors = {node.name: node for node in trace.stage(stage)}
+        self._untapped = {node.name: node for node in trace.stage(stage + _UNTAPPED)}
+        inputs = {name: node.load() for name, node in self._tensors.items() if node.operator == "input"}
+        runtime = RUNTIMES.get(trace.runtime, RUNTIMES["gluon"])()
+        super().__init__(runtime, files, stage, inputs, directory)
+
+    def outputs(self) -> dict[str, TraceNode]:
+        """Of the run without taps if that was recorded, else of the tapped one."""
+        found = {**self._tensors, **self._untapped}
+        heads = [self.network.tensor(output) for output in self.graph.outputs]
+        return {name: found[name] for name in heads if name in found}
+
+    def tap(self, names, values, keep=None, cut=(), substitute=None) -> dict[str, TraceNode]:
+        tensors = [self.network.tensor((name, k)) for name in names for k in range(self.network.visible[name])]
+        return {name: self._tensors[name] for name in tensors if name in self._tensors}
+
+    def exploded(self, names, values, substitute=None) -> dict[str, TraceNode]:
+        raise RuntimeFailure(self.stage, "a recorded trace cannot be run on other inputs")
+
+    def truncated(self, outputs, values=None) -> dict[str, np.ndarray]:
+        found = {**self._tensors, **self._untapped}
+        tensors = [self.network.tensor(output) for output in outputs]
+        return {name: found[name].load() for name in tensors if name in found}
+
+
+def _network(trace: Trace, stage: str) -> GraphFiles:
+    return graph_files(trace.path / _NETWORK, stage)
+
+
+def _expect_equal_bits(ours: Trace, theirs: Trace) -> bool:
+    known = [RUNTIMES.get(trace.runtime) for trace in (ours, theirs)]
+    plain = all(runtime is not None and not runtime.fuses and not runtime.wide for runtime in known)
+    return plain and bool(ours.environment) and ours.environment == theirs.environment
+
+
+def _compare_stage(report: Report, ours: Trace, theirs: Trace, stage: str, directory: Path, max_memory: int) -> None:
+    files = _network(ours, stage)
+    candidate_files = _network(theirs, stage) if _network(theirs, stage).symbol.exists() else files
+    reference = RecordedSide(ours, files, stage, directory)
+    shapes = {name: values.shape for name, values in reference.inputs.items()}
+    report.findings += preflight.check_files(files, candidate_files, shapes, stage)
+    report.blamed_by_file = report.blamed_by_file or blamed({stage: files}, report)
+    known = theirs.by_key()
+    for name in reference.inputs:
+        fed = compare_nodes(ours.by_key()[stage, name], known.get((stage, name)))
+        if not fed.equal:
+            reason = fed.problem or "the two were not fed the same; record the candidate with --data and this trace"
+            report.add((stage, name), NodeReport(fed, reason=reason))
+    candidate = RecordedSide(theirs, candidate_files, stage, directory)
+    found = judge_stage(report, reference, candidate, max_memory)
+    for name, output in found.outputs.items():
+        add_output(report, _OUTPUTS.get(stage, name), output)
+    if found.unjudged:
+        why = f"{len(found.unjudged)} nodes lie behind values that jumped; compare both runtimes on one machine"
+        report.failure = InputError(theirs.path, why)
+
+
+def _codes(report: Report, ours: Trace, theirs: Trace) -> Optional[Codes]:
+    expected, actual = (trace.by_key().get((OUTPUT, "codes")) for trace in (ours, theirs))
+    if expected is None or actual is None or expected.shape != actual.shape:
+        return None
+    a, b = expected.load(), actual.load()
+    legal = max((flips.legal for (stage, _), flips in report.flips.items() if stage == ENCODER), default=0)
+    equal = int((a == b).sum())
+    return Codes(a.size, equal, min(legal, a.size - equal), a.size - equal - min(legal, a.size - equal))
+
+
+class _Recording:
+    """A trace that is being written, with its networks.
+
+    Attributes:
+        scratch: directory for what is needed on the way.
+    """
+
+    def __init__(self, runtime: Runtime, directory: Path):
+        self.scratch = directory / "scratch"
+        self.trace = directory / "trace"
+        self.scratch.mkdir()
+        self._writer = TraceWriter(self.trace, runtime.name)
+
+    def add(self, nodes: Iterable[TraceNode]) -> None:
+        for node in nodes:
+            self._writer.add(node.stage, node.name, node.operator, node.load())
+
+    def add_stage(self, side: Side, max_memory: int) -> None:
+        """Every node of a graph, what it gives without taps, and its files."""
+        for name, values in side.inputs.items():
+            self._writer.add(side.stage, name, "input", values)
+        self.add(walk(side, max_memory))
+        self.add(replace(node, stage=side.stage + _UNTAPPED) for node in side.outputs().values())
+        target = graph_files(self.trace / _NETWORK, side.stage)
+        target.symbol.parent.mkdir(exist_ok=True)
+        shutil.copyfile(side.files.symbol, target.symbol)
+        shutil.copyfile(side.files.params, target.params)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+@contextmanager
+def _recording(runtime: Runtime, path: Path) -> Iterator[_Recording]:
+    """A trace that appears under its name only when it is whole."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(path, "is taken; choose another directory for the trace")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as directory:
+        recording = _Recording(runtime, Path(directory))
+        yield recording
+        recording.close()
+        recording.trace.replace(path)

@@ -1,0 +1,169 @@
+"""What a comparison found, and the verdict that follows from it."""
+
+from dataclasses import dataclass, field
+from typing import Optional
+
+import numpy as np
+
+from vqvae_gluon.artifacts.binding import Finding
+from vqvae_gluon.artifacts.trace import Key
+from vqvae_gluon.errors import VQVAEError
+from vqvae_gluon.parity import preflight
+from vqvae_gluon.parity.discrete import Flips
+from vqvae_gluon.parity.judge import NodeReport
+
+AGREE, DIVERGE, INVALID = "agree", "diverge", "invalid"
+_DIVERGENCES = (preflight.PARAMETER_DIFFERS, preflight.GRAPH_DIFFERS)
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Why the two diverge.
+
+    Attributes:
+        name: of the cause; ``unexplained`` if none was found.
+        evidence: what shows it.
+    """
+
+    name: str
+    evidence: str
+
+
+@dataclass
+class Samples:
+    """The first images of a comparison, to be looked at: uint8 (N, H, W, C) and int32 (N, h, w)."""
+
+    images: np.ndarray
+    reference_images: np.ndarray
+    candidate_images: np.ndarray
+    reference_codes: np.ndarray
+    candidate_codes: np.ndarray
+
+
+@dataclass
+class Codes:
+    """Latent codes of a bundle, over all images, from end to end."""
+
+    compared: int = 0
+    equal: int = 0
+    legal: int = 0
+    real: int = 0
+
+
+@dataclass
+class Report:
+    """What was found.
+
+    Attributes:
+        reference, candidate: names of the runtimes.
+        subject, candidate_subject: what they ran: a bundle, a symbol file, a trace.
+        data: what they were fed, and ``count`` how many of it, called ``unit``.
+        exact: whether bit equality was expected.
+        operators: of the reference's graphs, by stage and name of the node.
+        paths: for every tensor the names of the nodes before it, by stage and name.
+        nodes: what was found at every tensor, in the order of the data.
+        outputs: the last ones of them, by the name a user knows.
+        codes: of a bundle.
+        findings: about the files, before anything was run.
+        guard: where a run with taps gave other results than the run without.
+        notes: what else a reader should know.
+        nondeterministic: where one side gave two results for one input.
+        failure: why the candidate could not be run to the end, if it could not.
+        blamed_by_file: stage and name of the first node that the findings are about.
+        samples: the first images; None if there are none.
+        candidate_inputs: the inputs of every node in the candidate's graph, by stage and name.
+    """
+
+    reference: str
+    candidate: str
+    subject: str
+    candidate_subject: str
+    data: str
+    count: int
+    unit: str
+    exact: bool
+    operators: list[Key] = field(default_factory=list)
+    candidate_inputs: dict[Key, tuple[str, ...]] = field(default_factory=dict)
+    nodes: dict[Key, NodeReport] = field(default_factory=dict)
+    outputs: dict[str, NodeReport] = field(default_factory=dict)
+    codes: Optional[Codes] = None
+    findings: list[Finding] = field(default_factory=list)
+    guard: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    nondeterministic: list[str] = field(default_factory=list)
+    failure: Optional[VQVAEError] = None
+    blamed_by_file: Optional[Key] = None
+    samples: Optional[Samples] = None
+
+    @property
+    def nodes_skipped(self) -> list[Key]:
+        """Operators of the reference's graphs that were not compared. Output k of a node is ``<node>:<k>``."""
+        compared = {
+            (stage, part)
+            for (stage, name), report in self.nodes.items()
+            if not report.comparison.problem
+            for part in (name, name.rpartition(":")[0])
+        }
+        return [key for key in self.operators if key not in compared]
+
+    @property
+    def nodes_compared(self) -> int:
+        """Operators whose values were compared; what is fed and what comes out are told beside them."""
+        return len(self.operators) - len(self.nodes_skipped)
+
+    def wrong(self) -> list[NodeReport]:
+        """Every tensor that is not as it should be, in the order of the data, the outputs last."""
+        return [report for report in [*self.nodes.values(), *self.outputs.values()] if report.reason]
+
+    @property
+    def first_divergent(self) -> Optional[NodeReport]:
+        """The first node, in the order of the data, that is wrong although everything before it is right.
+
+        Where only the files differ and no number does, the first node that takes what differs.
+        """
+        blamed = self.nodes.get(self.blamed_by_file) if self.blamed_by_file else None
+        return next(iter(self.wrong()), blamed)
+
+    @property
+    def flips(self) -> dict[Key, Flips]:
+        """What jumped at the nodes, by stage and name."""
+        return {key: report.flips for key, report in self.nodes.items() if report.flips is not None}
+
+    @property
+    def verdict(self) -> str:
+        if self.wrong() or self.nondeterministic:
+            return DIVERGE
+        if self.failure is not None or self.nodes_compared == 0:
+            return INVALID
+        differs = any(finding.cause in _DIVERGENCES for finding in self.findings)
+        return DIVERGE if differs or self.nodes_skipped or (self.exact and self.guard) else AGREE
+
+    @property
+    def cause(self) -> Optional[Cause]:
+        """The named reason; None if the two agree."""
+        if self.verdict == AGREE:
+            return None
+        for finding in self.findings:
+            if finding.cause != preflight.DIGEST_DIFFERS:
+                return Cause(finding.cause, f"{finding.subject}: {finding.detail}")
+        if self.nondeterministic:
+            return Cause("nondeterministic", "; ".join(self.nondeterministic))
+        if self.failure is not None:
+            return Cause("candidate failed", str(self.failure))
+        if self.guard and not self.wrong():
+            return Cause("taps change the result", "; ".join(self.guard))
+        evidence = "graphs and parameters of both sides are the same, the numbers are not"
+        first = self.first_divergent
+        if first is not None and first.errors is not None and first.errors.off:
+            evidence += f"; by the arbiter the {first.errors.off} is off"
+        return Cause("unexplained", evidence)
+
+    def tolerance(self) -> Optional[float]:
+        """The absolute tolerance that would have passed, at every tensor; None if nothing differs by a number."""
+        differences = [report.comparison.max_abs for report in [*self.nodes.values(), *self.outputs.values()]]
+        return max(differences, default=0.0) or None
+
+    def add(self, key: Key, report: NodeReport) -> None:
+        """Add what was found in one more batch."""
+        past = self.nodes.get(key)
+        self.nodes[key] = past.merge(report) if past else report

@@ -1,0 +1,56 @@
+"""Gluon without hybridization: one operator at a time, each called imperatively."""
+
+import ctypes
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from vqvae_gluon.artifacts.binding import read_network, require_binding
+from vqvae_gluon.artifacts.bundle import GraphFiles
+from vqvae_gluon.artifacts.graph import Node, Output
+from vqvae_gluon.compat import mx, mxnet_reason
+from vqvae_gluon.errors import InputError, RuntimeFailure
+from vqvae_gluon.runtimes.base import PythonRuntime, Recorded
+
+
+class EagerRuntime(PythonRuntime):
+    name = "gluon-eager"
+
+    def outputs(self, files: GraphFiles, inputs: Mapping[str, np.ndarray], taps: bool) -> Iterator[Recorded]:
+        network = read_network(files)
+        fed = {name: inputs[name] for name in network.unbound() if name in inputs}
+        require_binding(network, {name: values.shape for name, values in fed.items()})
+        values: dict[Output, mx.nd.NDArray] = {}
+        for name, array in [*fed.items(), *((name[4:], array) for name, array in network.parameters.items())]:
+            values[name, 0] = mx.nd.array(array, dtype=array.dtype)
+        # A value is dropped as soon as nobody takes it any more.
+        uses = Counter(output for node in network.graph.nodes for output in node.inputs)
+        uses.update(network.graph.outputs)
+        try:
+            for node in network.graph.operators():
+                for k, result in enumerate(_invoke(node, [values[output] for output in node.inputs])):
+                    if taps and k < network.visible[node.name]:
+                        yield network.tensor((node.name, k)), node.operator, result.asnumpy()
+                    if uses[node.name, k]:
+                        values[node.name, k] = result
+                for output in node.inputs:
+                    uses[output] -= 1
+                    if not uses[output]:
+                        values.pop(output, None)
+            if not taps:
+                operators = {node.name: node.operator for node in network.graph.nodes}
+                for output in network.graph.outputs:
+                    yield network.tensor(output), operators[output[0]], values[output].asnumpy()
+        except mx.MXNetError as error:
+            raise RuntimeFailure(files.symbol, mxnet_reason(error)) from error
+
+
+def _invoke(node: Node, inputs: list["mx.nd.NDArray"]) -> list["mx.nd.NDArray"]:
+    if node.subgraphs:
+        raise InputError(node.name, f"{node.operator} is control flow, which is not run eagerly; take another runtime")
+    handle = ctypes.c_void_p()
+    mx.base.check_call(mx.base._LIB.NNGetOpHandle(node.operator.encode(), ctypes.byref(handle)))
+    attributes = {key: value for key, value in node.attributes.items() if not key.startswith("__")}
+    call = mx._ctypes.ndarray._imperative_invoke
+    return call(handle.value, inputs, list(attributes), list(attributes.values()), None, False, True)

@@ -1,0 +1,35 @@
+"""MXNet's symbolic executor in Python, as ``Module`` binds it: with MXNet's own defaults, graph fusion included."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from vqvae_gluon.artifacts.binding import read_network, require_binding
+from vqvae_gluon.artifacts.bundle import GraphFiles
+from vqvae_gluon.compat import mx, mxnet_reason
+from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.runtimes.base import PythonRuntime, Recorded
+from vqvae_gluon.runtimes.gluon import outputs_of
+
+
+class ExecutorRuntime(PythonRuntime):
+    name = "executor"
+    fuses = True
+
+    def outputs(self, files: GraphFiles, inputs: Mapping[str, np.ndarray], taps: bool) -> Iterator[Recorded]:
+        network = read_network(files)
+        fed = {name: inputs[name] for name in network.unbound() if name in inputs}
+        require_binding(network, {name: values.shape for name, values in fed.items()})
+        symbol, names = outputs_of(network, taps)
+        bound = {**{name[4:]: values for name, values in network.parameters.items()}, **fed}
+        shapes = {name: values.shape for name, values in bound.items()}
+        types = {name: values.dtype for name, values in bound.items()}
+        try:
+            executor = symbol.simple_bind(mx.cpu(), grad_req="null", type_dict=types, **shapes)
+            for name, array in [*executor.arg_dict.items(), *executor.aux_dict.items()]:
+                array[:] = mx.nd.array(bound[name], dtype=bound[name].dtype)
+            outputs = list(executor.forward(is_train=False))
+            for name, operator in names:
+                yield name, operator, outputs.pop(0).asnumpy()
+        except (mx.MXNetError, RuntimeError) as error:  # simple_bind raises the latter.
+            raise RuntimeFailure(files.symbol, mxnet_reason(error)) from error

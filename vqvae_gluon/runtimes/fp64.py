@@ -1,0 +1,24 @@
+"""The arbiter: the same graph in float64, so exact that float32's own error can be measured against it."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from vqvae_gluon.artifacts.binding import read_network, write_network
+from vqvae_gluon.artifacts.bundle import GraphFiles
+from vqvae_gluon.artifacts.surgery import widen, widen_values
+from vqvae_gluon.runtimes.base import PythonRuntime, Recorded
+from vqvae_gluon.runtimes.eager import EagerRuntime
+
+
+class Float64Runtime(PythonRuntime):
+    name = "fp64"
+    wide = True
+
+    def outputs(self, files: GraphFiles, inputs: Mapping[str, np.ndarray], taps: bool) -> Iterator[Recorded]:
+        network = read_network(files)
+        with tempfile.TemporaryDirectory(prefix="vqvae-fp64.") as directory:
+            wide = write_network(widen(network.graph), widen_values(network.parameters), Path(directory))
+            yield from EagerRuntime().outputs(wide, widen_values(inputs), taps)
