@@ -241,8 +241,8 @@ void check_options(const Options& options) {
     throw vqvae::UsageError("options", "give --bundle and images, or --symbol, --params, --input and --trace");
   }
   if (plain) {
-    if (options.symbol.empty() || options.params.empty() || options.inputs.empty() || options.trace.empty()) {
-      throw vqvae::UsageError("options", "a plain export takes --symbol, --params, --input and --trace");
+    if (options.symbol.empty() || options.params.empty() || options.trace.empty()) {
+      throw vqvae::UsageError("options", "a plain export takes --symbol, --params, --trace, and mostly --input");
     }
     return;
   }

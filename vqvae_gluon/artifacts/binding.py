@@ -140,6 +140,8 @@ def _shape_findings(network: Network, input_shapes: Mapping[str, tuple[int, ...]
     try:
         argument_shapes, _, auxiliary_shapes = symbol.infer_shape_partial(**known)
     except mx.MXNetError as error:
+        if len(known) < len(input_shapes):
+            return []  # Some operators cannot infer anything from an input whose shape is not known yet.
         return [Finding("shapes do not fit", str(network.files.symbol), mxnet_reason(error))]
     wanted = dict(zip(_full_names(symbol), argument_shapes + auxiliary_shapes))
     return [

@@ -111,6 +111,7 @@ def _nodes(document: Any) -> tuple[Node, ...]:
         raise ValueError("its list of nodes is empty or too long")
     nodes: list[Node] = []
     taken: set[str] = set()
+    calls: dict[str, int] = {}
     for row in rows:
         if not all(isinstance(row[key], kind) for key, kind in (("name", str), ("op", str), ("inputs", list))):
             raise ValueError("a node has no name, operator and list of inputs")
@@ -119,7 +120,7 @@ def _nodes(document: Any) -> tuple[Node, ...]:
         inputs = tuple((nodes[reference[0]].name, reference[1]) for reference in row["inputs"])
         # Old versions of MXNet wrote "attr", and before that "param".
         attributes = {**row.get("param", {}), **row.get("attr", {}), **row.get("attrs", {})}
-        name = _unique(row["name"], taken, variable=row["op"] == "null")
+        name = _unique(row["name"], taken, calls, variable=row["op"] == "null")
         node = Node(name, row["op"], attributes, inputs, tuple(row.get("subgraphs", ())))
         if node.is_variable and inputs:
             raise ValueError(f"the variable {node.name} has inputs")
@@ -135,14 +136,17 @@ def _nodes(document: Any) -> tuple[Node, ...]:
     return tuple(nodes)
 
 
-def _unique(name: str, taken: set[str], variable: bool) -> str:
+def _unique(name: str, taken: set[str], calls: dict[str, int], variable: bool) -> str:
     """Gluon gives two calls of one block one name; the second is told apart as ``<name>~2``. Variables are bound by
     name, so theirs must be unique."""
     if name not in taken:
         return name
     if variable:
-        raise ValueError(f"two variables have the name {name}")
-    return next(other for number in range(2, _MAX_NODES) if (other := f"{name}~{number}") not in taken)
+        raise ValueError(f"two nodes have the name of the variable {name}")
+    calls[name] = calls.get(name, 1) + 1
+    while f"{name}~{calls[name]}" in taken:
+        calls[name] += 1
+    return f"{name}~{calls[name]}"
 
 
 def _check_reference(reference: Any, limit: int) -> None:

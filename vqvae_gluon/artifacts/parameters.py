@@ -6,7 +6,8 @@ each length is checked against the bytes that are left, and nothing may remain a
 
 Layout, little-endian: magic 0x112 and 0 (uint64 each); number of tensors (uint64); for each tensor: magic 0xF993FAC9
 (uint32), storage type (int32), number of dimensions (int32), extents (int64 each), device type and id (int32 each),
-type (int32), values; number of names (uint64); for each name: length (uint64), bytes.
+type (int32), values; number of names (uint64); for each name: length (uint64), bytes. MXNet before 0.12 wrote the magic
+0xF993FAC8 and no storage type.
 """
 
 import math
@@ -30,6 +31,7 @@ DTYPES: dict[int, np.dtype] = {
 
 _FILE_MAGIC = 0x112
 _TENSOR_MAGIC = 0xF993FAC9
+_OLD_TENSOR_MAGIC = 0xF993FAC8
 _DENSE = 0
 _MAX_DIMENSIONS = 32
 _MAX_NAME_BYTES = 4096
@@ -70,9 +72,11 @@ def _parse(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _tensor(reader: "_Reader") -> np.ndarray:
-    magic, storage, dimensions = reader.take("<Iii")
-    if magic != _TENSOR_MAGIC or storage != _DENSE:
-        raise ValueError("a tensor is not a dense one as MXNet 1.x writes it")
+    (magic,) = reader.take("<I")
+    storage = _DENSE if magic == _OLD_TENSOR_MAGIC else reader.take("<i")[0]
+    if magic not in (_TENSOR_MAGIC, _OLD_TENSOR_MAGIC) or storage != _DENSE:
+        raise ValueError("a tensor is not a dense one as MXNet writes it")
+    (dimensions,) = reader.take("<i")
     if not 1 <= dimensions <= _MAX_DIMENSIONS:
         raise ValueError(f"a tensor has {dimensions} dimensions")
     shape = reader.take(f"<{dimensions}q")

@@ -116,6 +116,19 @@ def operator_inputs(graph: Graph, name: str) -> list[Output]:
     return [output for output in source[name].inputs if not source[output[0]].is_variable]
 
 
+def rename(graph: Graph, names: Mapping[str, str]) -> Graph:
+    """The same graph with other names for some of its nodes."""
+
+    def renamed(outputs: Iterable[Output]) -> tuple[Output, ...]:
+        return tuple((names.get(name, name), k) for name, k in outputs)
+
+    nodes = (
+        dataclasses.replace(node, name=names.get(node.name, node.name), inputs=renamed(node.inputs))
+        for node in graph.nodes
+    )
+    return dataclasses.replace(graph, nodes=tuple(nodes), outputs=renamed(graph.outputs))
+
+
 def output_bytes(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """How much the outputs of every node take in float32, by its name; 0 where that cannot be told.
 

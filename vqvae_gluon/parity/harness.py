@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from vqvae_gluon.artifacts.binding import read_network, write_network
 from vqvae_gluon.artifacts.bundle import GRAPH_INPUTS, STAGES, Bundle, GraphFiles, find_export, graph_files, open_bundle
-from vqvae_gluon.artifacts.graph import parse_graph
+from vqvae_gluon.artifacts.graph import Graph, parse_graph
+from vqvae_gluon.artifacts.surgery import rename
 from vqvae_gluon.artifacts.trace import Trace
 from vqvae_gluon.compat import mx
 from vqvae_gluon.data import Images
@@ -161,38 +162,57 @@ def compare(
     arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
     runtime = RUNTIMES[candidate]() if isinstance(candidate, str) else candidate
     with tempfile.TemporaryDirectory(prefix="vqvae-live.") as directory:
-        files, names = _export_live(net, len(arrays), Path(directory))
         live = net(*(mx.nd.array(array, dtype=array.dtype) for array in arrays))
-        live = [live] if isinstance(live, mx.nd.NDArray) else list(live)
-        expected = [array.asnumpy() for array in live]
+        expected = [array.asnumpy() for array in (live if isinstance(live, (list, tuple)) else [live])]
+        graph, parameters, names = _graph_of(net, len(arrays))
         theirs = find_export(target, names)
-        fed = dict(zip(read_network(theirs).unbound(), arrays)) if names != read_network(theirs).unbound() else {}
-        feed = Feed("the inputs given", {**dict(zip(names, arrays)), **fed}, len(arrays[0]), [])
+        renamed = _names_of(graph, read_network(theirs).graph)
+        graph = rename(graph, renamed)
+        parameters = {name[:4] + renamed.get(name[4:], name[4:]): values for name, values in parameters.items()}
+        feed = Feed(
+            "the inputs given",
+            {renamed.get(name, name): array for name, array in zip(names, arrays)},
+            len(arrays[0]),
+            [],
+        )
+        files = write_network(graph, parameters, Path(directory) / "live")
         reference = RUNTIMES["gluon"]()
         report = compare_exports(reference, runtime, files, theirs, feed, max_memory, repeat)
         report.subject = f"the live block {net.name}"
-        exported = Side(reference, files, GRAPH, dict(zip(names, arrays)), Path(directory)).outputs()
+        exported = Side(reference, files, GRAPH, next(feed.batches()), Path(directory)).outputs()
         for (name, node), values in zip(exported.items(), expected):
-            if not np.array_equal(node.load(), values):
+            if name in report.outputs and not np.array_equal(node.load(), values):
                 reason = "the live block gives other numbers than the graph that it exports"
                 report.outputs[name] = replace(report.outputs[name], reason=reason)
     return report
 
 
-def _export_live(net, count: int, directory: Path) -> tuple[GraphFiles, list[str]]:
-    """Write a block as an export, by the way Gluon does it, without changing the block."""
+def _graph_of(net, count: int) -> tuple[Graph, dict[str, np.ndarray], list[str]]:
+    """What a block would export, without changing the block: graph, parameters by full name, names of its inputs."""
     names = ["data"] if count == 1 else [f"data{i}" for i in range(count)]
-    outputs = net(*(mx.sym.var(name) for name in names))
-    symbol = outputs if isinstance(outputs, mx.sym.Symbol) else mx.sym.Group(list(outputs))
-    auxiliary = set(symbol.list_auxiliary_states())
-    taken = set(symbol.list_inputs())
+    with mx.name.NameManager():
+        outputs = net(*(mx.sym.var(name) for name in names))
+    symbol = mx.sym.Group(list(outputs)) if isinstance(outputs, (list, tuple)) else outputs
+    auxiliary, taken = set(symbol.list_auxiliary_states()), set(symbol.list_inputs())
     parameters = {
         f"{'aux' if name in auxiliary else 'arg'}:{name}": parameter.data().asnumpy()
         for name, parameter in net.collect_params().items()
         if name in taken
     }
-    graph = parse_graph(symbol.tojson(), Path(net.name))
-    return write_network(graph, parameters, directory / "live"), [name for name in names if name in taken]
+    return parse_graph(symbol.tojson(), Path(net.name)), parameters, names
+
+
+def _names_of(graph: Graph, other: Graph) -> dict[str, str]:
+    """New names for the nodes of a graph: those of another one of the same structure. Gluon counts blocks and operators
+    anew in every process, so that the same network has other names elsewhere."""
+    if len(graph.nodes) != len(other.nodes):
+        return {}
+    names = {node.name: twin.name for node, twin in zip(graph.nodes, other.nodes)}
+    alike = all(
+        node.operator == twin.operator and twin.inputs == tuple((names[name], k) for name, k in node.inputs)
+        for node, twin in zip(graph.nodes, other.nodes)
+    )
+    return names if alike else {}
 
 
 def expect_equal_bits(reference: Runtime, candidate: Runtime) -> bool:

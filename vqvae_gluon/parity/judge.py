@@ -432,6 +432,11 @@ class Judge:
             report = probed.get(output, replace(self.report.outputs[name], reason=None))
             if report.reason:
                 wrong.append(output)
+            if report.reason is None and report.errors is not None and not report.errors.honest:
+                far, bound = report.errors.reference, report.errors.bound
+                self.report.notes.append(
+                    f"{name}: both sides are equally far from float64: {far:.3g}, where {bound:.3g} would be honest"
+                )
             causes = {node for node, _ in jumped} & set(ancestors(graph, [output]))
             if causes:
                 report = replace(report, reason=f"lies behind {', '.join(sorted(causes))}, which jumped")

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional
 
 import numpy as np
@@ -51,7 +51,7 @@ class Metrics:
     quantiles: tuple[float, ...]
     powers: tuple[float, float, float, float]
     worst: Worst
-    heat: np.ndarray
+    heat: np.ndarray = field(compare=False)
 
     @property
     def snr_db(self) -> float:

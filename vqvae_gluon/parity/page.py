@@ -135,6 +135,7 @@ def _render(report: Report, pictures: list[Picture], kinds: np.ndarray) -> str:
         lstrip_blocks=True,
     )
     environment.filters["short"] = _short
+    environment.tests["finite"] = math.isfinite
     return environment.get_template("report.html").render(
         report=report,
         mark=_VERDICT_MARKS[report.verdict],
@@ -153,6 +154,7 @@ def _render(report: Report, pictures: list[Picture], kinds: np.ndarray) -> str:
         pictures=pictures,
         flipped={"real": int((kinds == _REAL).sum()), "legal": int((kinds == _LEGAL).sum())},
         flips=_worst_flips(report),
+        skipped=["/".join(key) for key in report.nodes_skipped],
         heats=[(row, _heat(row)) for row in _worst(every)],
         quantiles=QUANTILES,
         describe=describe,
@@ -233,14 +235,15 @@ def _worst_flips(report: Report) -> list[tuple[Key, Flips, list[Flip]]]:
 def _heat(row: Row) -> Picture:
     metrics = row.report.comparison.metrics
     assert metrics is not None
-    heat = np.nan_to_num(metrics.heat, nan=np.inf)
+    heat = np.nan_to_num(metrics.heat, nan=np.inf, posinf=np.inf)
     peak = float(np.max(heat, initial=0, where=np.isfinite(heat)))
+    brightest = f"{peak:.3g}" if np.isfinite(heat).all() else "infinite"
     # A line of values would be too thin to be seen.
     height, width = (max(1, math.ceil(max(heat.shape) / 6 / side)) for side in heat.shape)
     heat = heat.repeat(height, axis=0).repeat(width, axis=1)
     node = row.report.comparison
-    text = f"Heat map of the difference at {node.stage}/{node.name}; the brightest is {peak:.3g}"
-    return Picture(f"{peak:.3g}", _colours("magma", np.minimum(heat / (peak or 1), 1)), text)
+    text = f"Heat map of the difference at {node.stage}/{node.name}; the brightest is {brightest}"
+    return Picture(brightest, _colours("magma", np.minimum(heat / (peak or 1), 1)), text)
 
 
 def _colours(name: str, values: np.ndarray) -> np.ndarray:

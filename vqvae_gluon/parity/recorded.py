@@ -119,7 +119,10 @@ class RecordedSide(Side):
 
     def tap(self, names, values, keep=None, cut=(), substitute=None) -> dict[str, TraceNode]:
         tensors = [self.network.tensor((name, k)) for name in names for k in range(self.network.visible[name])]
-        return {name: self._tensors[name] for name in tensors if name in self._tensors}
+        found = {name: self._tensors[name] for name in tensors if name in self._tensors}
+        for node in found.values():
+            node.load()  # Proves that the values are those of the index, which judges by its digests.
+        return found
 
     def exploded(self, names, values, substitute=None) -> dict[str, TraceNode]:
         raise RuntimeFailure(self.stage, "a recorded trace cannot be run on other inputs")

@@ -67,9 +67,10 @@ def to_text(report: Report) -> str:
         lines += [f"  cause: {cause.name}: {cause.evidence}"]
     if first is not None:
         node = first.comparison
-        lines += [f"  first divergent node: {node.stage}/{node.name} ({node.operator}): {describe(first)}"]
+        kind = "output" if any(first is output for output in report.outputs.values()) else "node"
+        lines += [f"  first divergent {kind}: {node.stage}/{node.name} ({node.operator}): {describe(first)}"]
         lines += [f"    {text}" for text in explain(report, first)]
-        if node.key in report.nodes:
+        if kind == "node":
             lines += ["  its neighbourhood:", *_neighbourhood(report, node.key)]
     told = None if cause is None else next((f for f in report.findings if f.cause == cause.name), None)
     notes = [str(finding) for finding in report.findings if finding is not told] + report.guard + report.notes

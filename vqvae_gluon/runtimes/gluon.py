@@ -11,6 +11,7 @@ from vqvae_gluon.compat import mx, mxnet_reason
 from vqvae_gluon.data.images import check_fit, to_images, to_tensor
 from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, PythonRuntime, Recorded
+from vqvae_gluon.runtimes.eager import EagerRuntime
 
 
 class GluonGraph:
@@ -132,4 +133,8 @@ class GluonRuntime(PythonRuntime):
     name = "gluon"
 
     def outputs(self, files: GraphFiles, inputs: Mapping[str, np.ndarray], taps: bool) -> Iterator[Recorded]:
-        yield from GluonGraph(read_network(files), inputs, taps).run(inputs)
+        network = read_network(files)
+        if set(network.unbound()) & set(inputs):
+            yield from GluonGraph(network, inputs, taps).run(inputs)
+        else:  # A part that takes parameters alone, which no SymbolBlock can be made of.
+            yield from EagerRuntime().outputs(files, inputs, taps)
