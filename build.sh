@@ -86,6 +86,17 @@ setup_cpp() {
   [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
 }
 
+# The browser in which the tests look at the report.
+setup_browser() {
+  local name
+  for name in chromium chromium-browser google-chrome; do
+    if command -v "$name" >/dev/null; then
+      return
+    fi
+  done
+  install_packages chromium
+}
+
 build_cpp() {
   local generator=()
   setup_cpp
@@ -125,6 +136,7 @@ TEXT
 
 run_tests() {
   setup_python test
+  setup_browser
   build_cpp
   say "pytest parity_tests"
   "$VENV/bin/python" -m pytest parity_tests "$@"

@@ -7,7 +7,7 @@ from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "vqvae_gluon/__init__.py").read_text(), re.MULTILINE).group(1)
-TEST = ["pytest>=8"]
+TEST = ["pytest>=8", "playwright>=1.40"]
 
 setup(
     name="vqvae-gluon",

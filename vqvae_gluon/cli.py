@@ -203,7 +203,6 @@ def _export_and_feed(options: argparse.Namespace):
 
 
 def _tell(report, options: argparse.Namespace) -> int:
-    from vqvae_gluon.parity.page import write_html
     from vqvae_gluon.parity.report import to_json, to_text, write_junit
     from vqvae_gluon.parity.result import INVALID
 
@@ -211,6 +210,8 @@ def _tell(report, options: argparse.Namespace) -> int:
     if options.junit:
         write_junit(report, options.junit)
     if options.html:
+        from vqvae_gluon.parity.page import write_html
+
         print(f"report: {write_html(report, options.html)}", file=sys.stderr)
     if report.verdict == INVALID and report.failure is not None:
         raise report.failure

@@ -9,8 +9,8 @@ from typing import Union
 import numpy as np
 from tqdm import tqdm
 
-from vqvae_gluon.artifacts.binding import read_network, write_network
-from vqvae_gluon.artifacts.bundle import GRAPH_INPUTS, STAGES, Bundle, GraphFiles, find_export, graph_files, open_bundle
+from vqvae_gluon.artifacts.binding import Network, read_network, write_network
+from vqvae_gluon.artifacts.bundle import GRAPH_INPUTS, STAGES, GraphFiles, find_export, open_bundle
 from vqvae_gluon.artifacts.graph import Graph, parse_graph
 from vqvae_gluon.artifacts.surgery import rename
 from vqvae_gluon.artifacts.trace import Trace
@@ -63,6 +63,7 @@ def compare_bundles(
     """
     ours = open_bundle(bundle)
     subjects = (str(bundle), str(candidate_bundle))
+    sides = (reference, candidate)
     report = Report(
         reference.name,
         candidate.name,
@@ -73,7 +74,9 @@ def compare_bundles(
         expect_equal_bits(reference, candidate),
     )
     report.codes = Codes()
-    report.operators = [key for stage in STAGES for key in operators(ours.graph(stage), stage)]
+    networks = {stage: read_network(ours.graph(stage)) for stage in STAGES}
+    report.operators = [key for stage, network in networks.items() for key in operators(network, stage)]
+    deployed = networks
     with tqdm(total=len(images), desc="parity", unit="image", leave=False, disable=None) as bar:
         for files, count in images.batches(batch_size):
             with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
@@ -82,10 +85,14 @@ def compare_bundles(
                 try:
                     if not bar.n:
                         theirs = open_bundle(candidate_bundle, verify=False)
-                        report.findings = preflight.check_bundles(ours, theirs, (count, *images.shape))
-                        report.blamed_by_file = blamed({stage: ours.graph(stage) for stage in STAGES}, report)
+                        if theirs.path != ours.path:
+                            deployed = {stage: read_network(theirs.graph(stage)) for stage in STAGES}
+                        shape = (count, *images.shape)
+                        report.findings = preflight.check_bundles(ours, theirs, networks, deployed, shape)
+                        report.blamed_by_file = blamed(networks, report)
                     actual = candidate.trace_bundle(candidate_bundle, files, path / "candidate")
-                    _judge_bundle(report, reference, candidate, ours, expected, actual, path, max_memory, repeat)
+                    recorded = expected, actual
+                    _judge_bundle(report, sides, (networks, deployed), recorded, path, max_memory, repeat)
                 except VQVAEError as error:
                     report.failure = error
                     break
@@ -108,6 +115,7 @@ def compare_exports(
         feed: values for the graph's inputs.
     """
     subjects = (str(files.symbol), str(candidate_files.symbol))
+    network = deployed = read_network(files)
     report = Report(
         reference.name,
         candidate.name,
@@ -117,18 +125,20 @@ def compare_exports(
         "samples",
         expect_equal_bits(reference, candidate),
     )
-    report.operators = operators(files, GRAPH)
+    report.operators = operators(network, GRAPH)
     report.notes = list(feed.notes)
     with tqdm(total=len(feed), desc="parity", unit="sample", leave=False, disable=None) as bar:
         for inputs in feed.batches():
             with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
-                ours = Side(reference, files, GRAPH, inputs, Path(directory))
+                ours = Side(reference, network, GRAPH, inputs, Path(directory))
                 try:
                     if not bar.n:
                         shapes = {name: values.shape for name, values in inputs.items()}
-                        report.findings = preflight.check_files(files, candidate_files, shapes, GRAPH)
-                        report.blamed_by_file = blamed({GRAPH: files}, report)
-                    theirs = Side(candidate, candidate_files, GRAPH, inputs, Path(directory))
+                        if candidate_files != files:
+                            deployed = read_network(candidate_files)
+                        report.findings = preflight.check_networks(network, deployed, shapes, GRAPH)
+                        report.blamed_by_file = blamed({GRAPH: network}, report)
+                    theirs = Side(candidate, deployed, GRAPH, inputs, Path(directory))
                     for name, output in judge_stage(report, ours, theirs, max_memory, repeat).outputs.items():
                         add_output(report, name, output)
                 except VQVAEError as error:
@@ -179,7 +189,7 @@ def compare(
         reference = RUNTIMES["gluon"]()
         report = compare_exports(reference, runtime, files, theirs, feed, max_memory, repeat)
         report.subject = f"the live block {net.name}"
-        exported = Side(reference, files, GRAPH, next(feed.batches()), Path(directory)).outputs()
+        exported = Side(reference, read_network(files), GRAPH, next(feed.batches()), Path(directory)).outputs()
         for (name, node), values in zip(exported.items(), expected):
             if name in report.outputs and not np.array_equal(node.load(), values):
                 reason = "the live block gives other numbers than the graph that it exports"
@@ -222,74 +232,62 @@ def expect_equal_bits(reference: Runtime, candidate: Runtime) -> bool:
 
 def _judge_bundle(
     report: Report,
-    reference: Runtime,
-    candidate: Runtime,
-    ours: Bundle,
-    expected: Trace,
-    actual: Trace,
+    sides: tuple[Runtime, Runtime],
+    networks: tuple[Mapping[str, Network], Mapping[str, Network]],
+    recorded: tuple[Trace, Trace],
     path: Path,
     max_memory: int,
     repeat: int,
 ) -> None:
-    theirs = Path(report.candidate_subject)
-    wide = reference.wide or candidate.wide
-    actual_by_key = actual.by_key()
+    """Judge one batch: what went in, both graphs, what came out. Of each pair the reference comes first."""
+    expected, actual = recorded
+    theirs = actual.by_key()
     for node in expected.stage(INPUT):
-        comparison = compare_nodes(node, actual_by_key.get(node.key))
-        report.add(
-            node.key, NodeReport(comparison, reason=None if comparison.equal else comparison.problem or NOT_EQUAL)
-        )
+        comparison = compare_nodes(node, theirs.get(node.key))
+        reason = None if comparison.equal else comparison.problem or NOT_EQUAL
+        report.add(node.key, NodeReport(comparison, reason=reason))
     fed = {ENCODER: expected.get(INPUT, "data"), DECODER: expected.get(OUTPUT, "codes")}
     judged: dict[str, StageReport] = {}
     for stage in STAGES:
         inputs = {GRAPH_INPUTS[stage]: fed[stage]}
-        ours_of_stage = Side(reference, ours.graph(stage), stage, inputs, path)
-        theirs_of_stage = Side(candidate, graph_files(theirs, stage), stage, inputs, path)
+        ours_of_stage, theirs_of_stage = (
+            Side(side, network[stage], stage, inputs, path) for side, network in zip(sides, networks)
+        )
         judged[stage] = judge_stage(report, ours_of_stage, theirs_of_stage, max_memory, repeat)
     for node in expected.stage(OUTPUT):
-        comparison = compare_nodes(node, actual_by_key.get(node.key), wide)
-        reason = comparison.problem or (None if comparison.equal else NOT_EQUAL)
-        found = NodeReport(comparison, reason=reason)
-        if reason == NOT_EQUAL and not report.exact:
-            found = _end_to_end(node.name, comparison, judged, actual, candidate, theirs, path)
+        comparison = compare_nodes(node, theirs.get(node.key), any(side.wide for side in sides))
+        found = NodeReport(comparison, reason=comparison.problem or (None if comparison.equal else NOT_EQUAL))
+        if found.reason == NOT_EQUAL and not report.exact:
+            follows = _follows(node.name, actual, sides[1], networks[1], path)
+            found = _end_to_end(comparison, judged, follows)
         add_output(report, node.name, found)
     _add_codes(report, expected, actual, judged[ENCODER])
     report.samples = report.samples or _samples(expected, actual)
 
 
-def _end_to_end(
-    name: str,
-    comparison: NodeComparison,
-    judged: Mapping[str, StageReport],
-    actual: Trace,
-    candidate: Runtime,
-    bundle: Path,
-    path: Path,
-) -> NodeReport:
+def _end_to_end(comparison: NodeComparison, judged: Mapping[str, StageReport], follows: bool) -> NodeReport:
     """What is to be said of a result of the whole way that is not equal where that is not expected.
 
-    The graphs were judged one by one on the reference's inputs. The result of the whole way is right if both were, and
+    The graphs were judged one by one on the reference's inputs. The result of the whole way is right if they were, and
     if it is what they give when one is fed the other's result.
     """
-    stages = {"codes": [ENCODER]}.get(name, list(STAGES))
-    reports = [output for stage in stages for output in judged[stage].outputs.values()]
-    reason = next((output.reason for output in reports if output.reason), None)
-    flips = next((output.flips for output in judged[ENCODER].outputs.values() if output.flips), None)
-    measured = judged[DECODER].outputs if name == "reconstruction" else {}
-    errors = next((output.errors for output in measured.values()), None)
-    if reason is None and not _follows(name, actual, candidate, bundle, path):
+    stages = [ENCODER] if comparison.name == "codes" else list(STAGES)
+    outputs = [output for stage in stages for output in judged[stage].outputs.values()]
+    reason = next((output.reason for output in outputs if output.reason), None)
+    if reason is None and not follows:
         reason = "is not what its own graphs give on these images"
-    return NodeReport(comparison, errors=errors, flips=flips if name == "codes" else None, reason=reason)
+    errors = outputs[-1].errors if comparison.name == "reconstruction" else None
+    return NodeReport(comparison, errors=errors, reason=reason)
 
 
-def _follows(name: str, actual: Trace, candidate: Runtime, bundle: Path, path: Path) -> bool:
+def _follows(name: str, actual: Trace, candidate: Runtime, networks: Mapping[str, Network], path: Path) -> bool:
     """Whether a result of the candidate's whole way is what its parts give."""
     nodes = {node.name: node for node in actual.stage(OUTPUT)}
     if name in ("image", "file"):
         return np.array_equal(nodes[name].load(), to_images(nodes["reconstruction"].load()))
     stage = ENCODER if name == "codes" else DECODER
     value = actual.get(INPUT, "data") if stage == ENCODER else nodes["codes"].load()
-    side = Side(candidate, graph_files(bundle, stage), stage, {GRAPH_INPUTS[stage]: value}, path)
+    side = Side(candidate, networks[stage], stage, {GRAPH_INPUTS[stage]: value}, path)
     return [node.sha256 for node in side.outputs().values()] == [nodes[name].sha256]
 
 

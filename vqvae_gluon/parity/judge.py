@@ -1,8 +1,9 @@
 """The judgement of one graph on one batch: two sides, the arbiter, every node (docs/parity.md, "How it decides")."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Optional
+from typing import Optional, TypeVar
 
 import numpy as np
 
@@ -23,6 +24,7 @@ BEYOND = "the error is beyond the bound"
 BEYOND_LOCALLY = "the error is beyond the bound on the reference's inputs"
 NONFINITE = "holds NaN or infinite values"
 UNTAPPED = "wrong in the run without taps (found by bisection over truncated graphs)"
+_T = TypeVar("_T")
 _SIDES = ("reference", "candidate", "arbiter", "yardstick")
 # While a difference is looked into, this many times the tapped bytes are held: both sides, and the arbiter's twice.
 _DETAIL = 4
@@ -124,7 +126,7 @@ class Judge:
             InputError: a network or an input was rejected.
             RuntimeFailure: a side could not be run.
         """
-        ours, theirs = self._reference.outputs(), self._candidate.outputs()
+        ours, theirs = self._both(self._reference.outputs, self._candidate.outputs)
         names = [node.name for node in self._reference.graph.operators()]
         shapes = {name: values.shape for name, values in self._reference.inputs.items()}
         self._sizes = output_bytes(self._network, shapes)
@@ -151,6 +153,14 @@ class Judge:
         ours, theirs = self._reference.graph, self._candidate.graph
         return [(node.name, node.inputs) for node in ours.nodes] == [(node.name, node.inputs) for node in theirs.nodes]
 
+    def _both(self, ours: Callable[[], _T], theirs: Callable[[], _T]) -> tuple[_T, _T]:
+        """What both sides give; at the same time if the candidate is a process of its own."""
+        if not self._candidate.runtime.separate:
+            return ours(), theirs()
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(theirs)
+            return ours(), waiting.result()
+
     def _taken_later(self, done: set[str]) -> set[Output]:
         return {output for node in self._nodes.values() if node.name not in done for output in node.inputs}
 
@@ -168,8 +178,9 @@ class Judge:
         outputs = self._outputs_of(names)
         keep = [name for name, output in outputs.items() if output in later or is_discrete(self._nodes[output[0]])]
         values = self._values["reference"]
-        ours = self._reference.tap(names, values, keep)
-        theirs = self._candidate.tap(names, values, keep=())
+        ours, theirs = self._both(
+            lambda: self._reference.tap(names, values, keep), lambda: self._candidate.tap(names, values, keep=())
+        )
         comparisons = {name: _by_digest(ours[name], theirs.get(name), self._widened) for name in outputs}
         if not all(comparison is not None and comparison.equal for comparison in comparisons.values()):
             for side in self._values:

@@ -6,8 +6,8 @@ from typing import Any, Optional
 
 import numpy as np
 
-from vqvae_gluon.artifacts.binding import Finding, check_binding, read_network
-from vqvae_gluon.artifacts.bundle import STAGES, Bundle, GraphFiles
+from vqvae_gluon.artifacts.binding import Finding, Network, check_binding
+from vqvae_gluon.artifacts.bundle import STAGES, Bundle
 from vqvae_gluon.artifacts.graph import Graph, Node
 
 # Findings of these two causes are a divergence even if no image shows it: another network was deployed.
@@ -20,14 +20,19 @@ DIGEST_DIFFERS = "digest differs"
 _HINTS = {"cudnn_off", "cudnn_tune", "workspace"}
 
 
-def check_bundles(reference: Bundle, candidate: Bundle, images: tuple[int, ...]) -> list[Finding]:
+def check_bundles(
+    reference: Bundle,
+    candidate: Bundle,
+    ours: Mapping[str, Network],
+    theirs: Mapping[str, Network],
+    images: tuple[int, ...],
+) -> list[Finding]:
     """Findings about the candidate's files, the weightiest first.
 
     Args:
+        ours: the reference's networks, by stage.
+        theirs: the candidate's.
         images: shape (N, H, W, C) of what will be fed.
-
-    Raises:
-        InputError: a file is missing or not sound, or the reference's own files do not fit together.
     """
     count, height, width, channels = images
     stride = reference.config.model.stride
@@ -37,7 +42,7 @@ def check_bundles(reference: Bundle, candidate: Bundle, images: tuple[int, ...])
     }
     findings: list[Finding] = []
     for stage in STAGES:
-        findings += check_files(reference.graph(stage), candidate.graph(stage), inputs[stage], stage)
+        findings += check_networks(ours[stage], theirs[stage], inputs[stage], stage)
     damage = candidate.damage()
     if damage:
         file, why = damage.split(": ", 1)
@@ -45,18 +50,14 @@ def check_bundles(reference: Bundle, candidate: Bundle, images: tuple[int, ...])
     return findings
 
 
-def check_files(
-    reference: GraphFiles, candidate: GraphFiles, inputs: Mapping[str, tuple[int, ...]], stage: str
-) -> list[Finding]:
+def check_networks(ours: Network, theirs: Network, inputs: Mapping[str, tuple[int, ...]], stage: str) -> list[Finding]:
     """Findings about one exported network of the candidate. See :func:`check_bundles`.
 
     Args:
         inputs: shapes of what will be fed, by name.
     """
-    theirs = read_network(candidate)
     findings = check_binding(theirs, inputs)
-    if reference != candidate:
-        ours = read_network(reference)
+    if ours is not theirs:
         findings += _parameter_findings(ours.parameters, theirs.parameters)
         findings += _graph_findings(ours.graph, theirs.graph)
     return [dataclasses.replace(finding, stage=stage) for finding in findings]

@@ -10,6 +10,7 @@ from typing import Optional
 
 import numpy as np
 
+from vqvae_gluon.artifacts.binding import Network, read_network
 from vqvae_gluon.artifacts.bundle import GRAPH_INPUTS, STAGES, GraphFiles, graph_files
 from vqvae_gluon.artifacts.trace import Trace, TraceNode, TraceWriter, open_trace
 from vqvae_gluon.errors import InputError, RuntimeFailure
@@ -54,7 +55,8 @@ def record_bundle(
         fed = {ENCODER: source.get(INPUT, "data"), DECODER: source.get(OUTPUT, "codes")}
         for stage in STAGES:
             inputs = {GRAPH_INPUTS[stage]: fed[stage]}
-            recording.add_stage(Side(runtime, graph_files(bundle, stage), stage, inputs, recording.scratch), max_memory)
+            network = read_network(graph_files(bundle, stage))
+            recording.add_stage(Side(runtime, network, stage, inputs, recording.scratch), max_memory)
     return open_trace(path)
 
 
@@ -63,7 +65,7 @@ def record_export(
 ) -> Trace:
     """The same for a plain export, on one batch."""
     with _recording(runtime, path) as recording:
-        recording.add_stage(Side(runtime, files, GRAPH, inputs, recording.scratch), max_memory)
+        recording.add_stage(Side(runtime, read_network(files), GRAPH, inputs, recording.scratch), max_memory)
     return open_trace(path)
 
 
@@ -84,7 +86,8 @@ def compare_traces(reference: Path, candidate: Path, max_memory: int = MAX_MEMOR
     count = next((node.shape[0] for node in ours.nodes if node.operator == "input" and node.shape), 0)
     names = (ours.runtime, theirs.runtime, str(reference), str(candidate))
     report = Report(*names, "the recorded inputs", count, "samples", _expect_equal_bits(ours, theirs))
-    report.operators = [key for stage in stages for key in operators(_network(ours, stage), stage)]
+    networks = {stage: read_network(_network(ours, stage)) for stage in stages}
+    report.operators = [key for stage in stages for key in operators(networks[stage], stage)]
     report.notes = [] if report.exact else [f"recorded: {ours.environment} against {theirs.environment}"]
     known = theirs.by_key()
     for node in ours.stage(INPUT):
@@ -93,7 +96,7 @@ def compare_traces(reference: Path, candidate: Path, max_memory: int = MAX_MEMOR
         report.add(node.key, NodeReport(comparison, reason=reason))
     with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
         for stage in stages:
-            _compare_stage(report, ours, theirs, stage, Path(directory), max_memory)
+            _compare_stage(report, ours, theirs, networks[stage], stage, Path(directory), max_memory)
     if ENCODER in stages:
         report.codes = _codes(report, ours, theirs)
     return in_order(report)
@@ -104,12 +107,12 @@ class RecordedSide(Side):
 
     replays = False
 
-    def __init__(self, trace: Trace, files: GraphFiles, stage: str, directory: Path):
+    def __init__(self, trace: Trace, network: Network, stage: str, directory: Path):
         self._tensors = {node.name: node for node in trace.stage(stage)}
         self._untapped = {node.name: node for node in trace.stage(stage + _UNTAPPED)}
         inputs = {name: node.load() for name, node in self._tensors.items() if node.operator == "input"}
         runtime = RUNTIMES.get(trace.runtime, RUNTIMES["gluon"])()
-        super().__init__(runtime, files, stage, inputs, directory)
+        super().__init__(runtime, network, stage, inputs, directory)
 
     def outputs(self) -> dict[str, TraceNode]:
         """Of the run without taps if that was recorded, else of the tapped one."""
@@ -143,20 +146,23 @@ def _expect_equal_bits(ours: Trace, theirs: Trace) -> bool:
     return plain and bool(ours.environment) and ours.environment == theirs.environment
 
 
-def _compare_stage(report: Report, ours: Trace, theirs: Trace, stage: str, directory: Path, max_memory: int) -> None:
-    files = _network(ours, stage)
-    candidate_files = _network(theirs, stage) if _network(theirs, stage).symbol.exists() else files
-    reference = RecordedSide(ours, files, stage, directory)
+def _compare_stage(
+    report: Report, ours: Trace, theirs: Trace, network: Network, stage: str, directory: Path, max_memory: int
+) -> None:
+    """Compare one graph of two traces. What a foreign trace does not tell of its network is taken for the same."""
+    own = _network(theirs, stage)
+    deployed = read_network(own) if own.symbol.exists() else network
+    reference = RecordedSide(ours, network, stage, directory)
     shapes = {name: values.shape for name, values in reference.inputs.items()}
-    report.findings += preflight.check_files(files, candidate_files, shapes, stage)
-    report.blamed_by_file = report.blamed_by_file or blamed({stage: files}, report)
+    report.findings += preflight.check_networks(network, deployed, shapes, stage)
+    report.blamed_by_file = report.blamed_by_file or blamed({stage: network}, report)
     known = theirs.by_key()
     for name in reference.inputs:
         fed = compare_nodes(ours.by_key()[stage, name], known.get((stage, name)))
         if not fed.equal:
             reason = fed.problem or "the two were not fed the same; record the candidate with --data and this trace"
             report.add((stage, name), NodeReport(fed, reason=reason))
-    candidate = RecordedSide(theirs, candidate_files, stage, directory)
+    candidate = RecordedSide(theirs, deployed, stage, directory)
     found = judge_stage(report, reference, candidate, max_memory)
     for name, output in found.outputs.items():
         add_output(report, _OUTPUTS.get(stage, name), output)
@@ -200,8 +206,8 @@ class _Recording:
         self.add(replace(node, stage=side.stage + _UNTAPPED) for node in side.outputs().values())
         target = graph_files(self.trace / _NETWORK, side.stage)
         target.symbol.parent.mkdir(exist_ok=True)
-        shutil.copyfile(side.files.symbol, target.symbol)
-        shutil.copyfile(side.files.params, target.params)
+        shutil.copyfile(side.network.files.symbol, target.symbol)
+        shutil.copyfile(side.network.files.params, target.params)
 
     def close(self) -> None:
         self._writer.close()

@@ -9,8 +9,7 @@ from typing import Optional
 
 import numpy as np
 
-from vqvae_gluon.artifacts.binding import read_network, write_network
-from vqvae_gluon.artifacts.bundle import GraphFiles
+from vqvae_gluon.artifacts.binding import Network, write_network
 from vqvae_gluon.artifacts.graph import Graph, Output
 from vqvae_gluon.artifacts.surgery import ancestors, fed_name, observed, operator_inputs, part
 from vqvae_gluon.artifacts.trace import TraceNode
@@ -25,33 +24,29 @@ class Side:
     """One runtime on one network.
 
     Args:
-        files: the exported network.
+        network: the exported network. Two sides may share it.
         stage: what traces call it.
         inputs: of the whole graph, by name.
         directory: where traces are written. It must outlast what was loaded from them.
 
     Attributes:
         replays: whether it can be run on other values than its own.
-
-    Raises:
-        InputError: the files are not sound.
     """
 
     replays = True
 
     def __init__(
-        self, runtime: Runtime, files: GraphFiles, stage: str, inputs: Mapping[str, np.ndarray], directory: Path
+        self, runtime: Runtime, network: Network, stage: str, inputs: Mapping[str, np.ndarray], directory: Path
     ):
         self.runtime = runtime
-        self.files = files
         self.stage = stage
         self.inputs = dict(inputs)
-        self.network = read_network(files)
+        self.network = network
         self.directory = directory
 
     def with_runtime(self, runtime: Runtime) -> "Side":
         """Another runtime on the same network and inputs."""
-        return Side(runtime, self.files, self.stage, self.inputs, self.directory)
+        return Side(runtime, self.network, self.stage, self.inputs, self.directory)
 
     @property
     def graph(self) -> Graph:
@@ -59,7 +54,7 @@ class Side:
 
     def outputs(self) -> dict[str, TraceNode]:
         """The whole graph as it is deployed: its own files, no taps. Its outputs by the name of the tensor."""
-        trace = self.runtime.trace_graph(self.files, self.inputs, self.stage, self._fresh(), taps=False)
+        trace = self.runtime.trace_graph(self.network.files, self.inputs, self.stage, self._fresh(), taps=False)
         return {node.name: node for node in trace.nodes if node.operator != "input"}
 
     def truncated(self, outputs: Iterable[Output], values: Optional[Values] = None) -> dict[str, np.ndarray]:

@@ -5,8 +5,7 @@ from typing import Optional
 
 import numpy as np
 
-from vqvae_gluon.artifacts.binding import read_network
-from vqvae_gluon.artifacts.bundle import GraphFiles
+from vqvae_gluon.artifacts.binding import Network
 from vqvae_gluon.artifacts.graph import Output
 from vqvae_gluon.artifacts.surgery import operator_inputs, output_bytes, segments
 from vqvae_gluon.artifacts.trace import Key, TraceNode
@@ -65,18 +64,18 @@ def walk(side: Side, max_memory: int, keep: Optional[Collection[str]] = None) ->
         values = {output: array for output, array in values.items() if output in later}
 
 
-def operators(files: GraphFiles, stage: str) -> list[Key]:
+def operators(network: Network, stage: str) -> list[Key]:
     """The operators of a graph, in its order."""
-    return [(stage, node.name) for node in read_network(files).graph.operators()]
+    return [(stage, node.name) for node in network.graph.operators()]
 
 
-def blamed(files: Mapping[str, GraphFiles], report: Report) -> Optional[Key]:
+def blamed(networks: Mapping[str, Network], report: Report) -> Optional[Key]:
     """Of the reference's graphs the first node that differs by itself, or takes a parameter that differs."""
     for finding in report.findings:
         if finding.cause == preflight.GRAPH_DIFFERS:
             return finding.stage, finding.subject
         if finding.cause == preflight.PARAMETER_DIFFERS:
-            return finding.stage, read_network(files[finding.stage]).graph.consumers(finding.subject)[0]
+            return finding.stage, networks[finding.stage].graph.consumers(finding.subject)[0]
     return None
 
 

@@ -25,11 +25,13 @@ class Runtime(ABC):
         name: what the command line calls it.
         fuses: whether it rewrites a graph before it runs it. Two that do not must agree bit for bit.
         wide: whether it computes in float64.
+        separate: whether it is a process of its own, which may work while this one does.
     """
 
     name: str
     fuses = False
     wide = False
+    separate = False
 
     @abstractmethod
     def trace_graph(

@@ -35,6 +35,7 @@ class CppRuntime(Runtime):
 
     name = "cpp"
     engine = "cachedop"
+    separate = True
 
     def trace_graph(self, files, inputs, stage, path, taps=True, keep=None):
         with tempfile.TemporaryDirectory(prefix="vqvae-cpp.") as directory:
