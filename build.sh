@@ -9,7 +9,7 @@ usage: bash build.sh [COMMAND]
 
   (none)  first light: set up, train a short schedule, export, build the C++ side, reconstruct
           64 test digits with both, compare layer by layer, and say where the pictures are
-  test    set up what is missing, then run pytest and ctest
+  test    set up what is missing (a Chromium for the report's page, too), then run pytest and ctest
   train   the full schedule of the mnist preset, 100 epochs; goes on where it was stopped.
           Flags of 'vqvae-gluon train' may follow
   cpp     build the C++ side alone

@@ -1,6 +1,6 @@
 """What the parity harness costs on a large network, beside plain forward passes of the runtimes that it compares.
 
-    python benchmarks/parity_cost.py [--network resnet152_v1] [--batch-size 8] [--size 224] [--max-memory 1024]
+    python benchmarks/parity_cost.py [--network resnet152_v1] [--batch-size 8] [--size 224] [--max-memory 1536]
 
 Every row is a process of its own. A *plain pass* is a run of the exported network by one runtime, as its users run it:
 its time is the median of warm passes, its memory the peak of a process that loads the network and runs it once. The
@@ -113,7 +113,7 @@ def main() -> int:
     parser.add_argument("--network", default="resnet152_v1", help="of MXNet's model zoo (default: resnet152_v1)")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--max-memory", type=int, default=1024, help="MiB (default: 1024)")
+    parser.add_argument("--max-memory", type=int, default=1536, help="MiB (default: 1536)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args()
     shape = (options.batch_size, 3, options.size, options.size)
@@ -136,14 +136,12 @@ def main() -> int:
     }
     figures = {"gluon": gluon, "cpp": cpp, "start_up": start_up, "harness": found, "limits": limits}
     kept = all(found[key] <= limits[key] for key in limits)
+    machine = {"machine": platform.machine(), "processors": os.cpu_count()}
     if options.json:
-        print(
-            json.dumps({"machine": platform.machine(), "processors": os.cpu_count(), **figures, "kept": kept}, indent=2)
-        )
+        print(json.dumps({**machine, **figures, "kept": kept}, indent=2))
     else:
-        print(
-            f"{options.network}, batch {options.batch_size}, {options.size}x{options.size}, {os.cpu_count()} processors\n"
-        )
+        extents = f"batch {options.batch_size}, {options.size}x{options.size}"
+        print(f"{options.network}, {extents}, {os.cpu_count()} processors\n")
         print("| what | seconds | peak memory, MiB |\n| --- | --- | --- |")
         print(f"| plain pass, gluon | {gluon['pass']:.2f} | {gluon['memory']:.0f} |")
         print(f"| plain pass, cpp | {cpp['pass']:.2f} | {cpp['memory']:.0f} |")

@@ -1,5 +1,9 @@
-"""Networks that the tests judge beside our own: MXNet's model zoo, and the standard residual VQ-VAE."""
+"""Networks that the tests judge beside our own: MXNet's model zoo, and the standard residual VQ-VAE.
 
+``python parity_tests/networks.py DIR`` writes the latter as an export, ``DIR/net-symbol.json`` and its parameters.
+"""
+
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,20 @@ from vqvae_gluon.artifacts.bundle import GraphFiles
 from vqvae_gluon.compat import mx
 
 nn: Any = mx.gluon.nn
+
+# Networks of MXNet's model zoo, and the smallest side of an image that is worth a test.
+ZOO = {
+    "resnet18_v1": 64,
+    "resnet18_v2": 64,
+    "resnet50_v1": 64,
+    "mobilenet1.0": 64,
+    "mobilenetv2_1.0": 64,
+    "squeezenet1.1": 224,
+    "densenet121": 224,
+    "inceptionv3": 299,
+    "vgg11_bn": 64,
+    "alexnet": 64,
+}
 
 
 class Residual(nn.HybridBlock):
@@ -84,3 +102,13 @@ def export(net, directory: Path, shape: tuple[int, ...]) -> GraphFiles:
     net(mx.nd.zeros(shape))
     net.export(str(directory / "net"))
     return GraphFiles(directory / "net-symbol.json", directory / "net-0000.params")
+
+
+def residual(directory: Path) -> GraphFiles:
+    """Write the residual VQ-VAE, which MXNet's executors compute wrongly."""
+    directory.mkdir(parents=True, exist_ok=True)
+    return export(initialized(ResidualVQVAE(prefix=""), (4, 3, 32, 32)), directory, (4, 3, 32, 32))
+
+
+if __name__ == "__main__":
+    print(residual(Path(sys.argv[1])).symbol)

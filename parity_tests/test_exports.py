@@ -21,19 +21,6 @@ from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.cpp import CppRuntime
 from vqvae_gluon.runtimes.gluon import GluonRuntime
 
-ZOO = {
-    "resnet18_v1": 64,
-    "resnet18_v2": 64,
-    "resnet50_v1": 64,
-    "mobilenet1.0": 64,
-    "mobilenetv2_1.0": 64,
-    "squeezenet1.1": 224,
-    "densenet121": 224,
-    "inceptionv3": 299,
-    "vgg11_bn": 64,
-    "alexnet": 64,
-}
-
 
 def judge(files, specs, candidate, reference="gluon", candidate_files=None, **options) -> dict:
     """Compare a candidate with a reference on seeded random numbers."""
@@ -59,16 +46,15 @@ def saved(symbol, directory, parameters=None) -> GraphFiles:
 @pytest.fixture(scope="module")
 def residual(tmp_path_factory) -> GraphFiles:
     """A residual VQ-VAE that MXNet's executors compute wrongly."""
-    net = networks.initialized(networks.ResidualVQVAE(prefix=""), (4, 3, 32, 32))
-    return networks.export(net, tmp_path_factory.mktemp("residual"), (4, 3, 32, 32))
+    return networks.residual(tmp_path_factory.mktemp("residual"))
 
 
 IMAGES = [InputSpec("data", (4, 3, 32, 32))]
 
 
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize("name", networks.ZOO)
 def test_model_zoo(tmp_path, name):
-    shape = (1, 3, ZOO[name], ZOO[name])
+    shape = (1, 3, networks.ZOO[name], networks.ZOO[name])
     net = networks.initialized(mx.gluon.model_zoo.vision.get_model(name), shape)
     files = networks.export(net, tmp_path, shape)
     for candidate in ("cpp", "cpp-executor", "cpp-predict"):

@@ -413,7 +413,7 @@ def _add_subject(command: argparse.ArgumentParser) -> None:
 
 def _add_memory(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--max-memory", type=_positive, default=1024, metavar="MIB", help="of tapped tensors at once (default: 1024)"
+        "--max-memory", type=_positive, default=1536, metavar="MIB", help="of tapped tensors at once (default: 1536)"
     )
 
 

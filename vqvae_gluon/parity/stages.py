@@ -15,7 +15,7 @@ from vqvae_gluon.parity.result import Report
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT
 
-MAX_MEMORY = 1 << 30
+MAX_MEMORY = 1536 << 20
 GRAPH = "graph"  # The stage of a plain export.
 _ORDER = {INPUT: 0, GRAPH: 1, ENCODER: 1, DECODER: 2}
 
