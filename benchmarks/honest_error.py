@@ -3,8 +3,8 @@
     python benchmarks/honest_error.py [--seeds 3] [NETWORK ...]
 
 MXNet's executor fuses operators, and so rounds otherwise than Gluon; on these networks it is right. For each of them
-and several seeds: the executor's largest error against float64 at the outputs, as a multiple of Gluon's. The bound is the
-factor of vqvae_gluon/parity/bounds.py, which must lie well above all of them. Exit code 4 if it does not.
+and several seeds: the executor's largest error against float64 at the outputs, as a multiple of Gluon's. The bound is
+the factor of vqvae_gluon/parity/bounds.py, which must lie well above all of them. Exit code 4 if it does not.
 """
 
 import argparse

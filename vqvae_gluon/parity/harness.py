@@ -20,9 +20,9 @@ from vqvae_gluon.data.images import to_images
 from vqvae_gluon.errors import VQVAEError
 from vqvae_gluon.parity import preflight
 from vqvae_gluon.parity.inputs import Feed
-from vqvae_gluon.parity.judge import NOT_EQUAL, NodeReport, StageReport
+from vqvae_gluon.parity.judge import NOT_EQUAL
 from vqvae_gluon.parity.metrics import NodeComparison, compare_nodes
-from vqvae_gluon.parity.result import Codes, Report, Samples
+from vqvae_gluon.parity.result import Codes, NodeReport, Report, Samples, StageReport
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import GRAPH, MAX_MEMORY, add_output, blamed, in_order, judge_stage, operators
 from vqvae_gluon.runtimes import RUNTIMES

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Optional, TypeVar
 
 import numpy as np
@@ -15,6 +15,7 @@ from vqvae_gluon.parity.bounds import Errors, errors
 from vqvae_gluon.parity.discrete import Flips, adjudicate, is_discrete, passes_on
 from vqvae_gluon.parity.localize import first_wrong
 from vqvae_gluon.parity.metrics import NodeComparison, compare_nodes, measure
+from vqvae_gluon.parity.result import NodeReport, StageReport
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.runtimes.fp64 import Float64Runtime
 from vqvae_gluon.runtimes.gluon import GluonRuntime
@@ -28,64 +29,6 @@ _T = TypeVar("_T")
 _SIDES = ("reference", "candidate", "arbiter", "yardstick")
 # While a difference is looked into, this many times the tapped bytes are held: both sides, and the arbiter's twice.
 _DETAIL = 4
-
-
-@dataclass(frozen=True)
-class NodeReport:
-    """What was found at one tensor.
-
-    Attributes:
-        comparison: of the two sides, each fed its own results: the cumulative error.
-        inputs: names of the nodes that it takes.
-        errors: of both sides against the arbiter, and the bound; None where bit equality was found or expected.
-        local: the candidate's when it is fed the reference's inputs; None if it was not measured.
-        local_errors: of both sides against the arbiter then.
-        flips: of a discrete output.
-        reason: why it is wrong; None if it is right.
-    """
-
-    comparison: NodeComparison
-    inputs: tuple[str, ...] = ()
-    errors: Optional[Errors] = None
-    local: Optional[NodeComparison] = None
-    local_errors: Optional[Errors] = None
-    flips: Optional[Flips] = None
-    reason: Optional[str] = None
-
-    def merge(self, other: "NodeReport") -> "NodeReport":
-        """The same tensor over the batches of both."""
-        return NodeReport(
-            self.comparison.merge(other.comparison),
-            self.inputs,
-            self.errors.merge(other.errors) if self.errors else other.errors,
-            self.local.merge(other.local) if self.local and other.local else self.local or other.local,
-            self.local_errors.merge(other.local_errors) if self.local_errors else other.local_errors,
-            self.flips.merge(other.flips) if self.flips else other.flips,
-            self.reason or other.reason,
-        )
-
-
-@dataclass
-class StageReport:
-    """What was found in one graph.
-
-    Attributes:
-        nodes: by the name of the tensor, in graph order.
-        outputs: the graph's own outputs, of the runs without taps; where a legal flip lies before one, of runs that
-            are fed the reference's value there.
-        raw: the same outputs of the runs as they were.
-        guard: where taps change what a side computes.
-        notes: what a reader should know beside that.
-        unjudged: nodes of a recorded candidate that lie behind values that jumped: they were computed from others than
-            the reference's.
-    """
-
-    nodes: dict[str, NodeReport] = field(default_factory=dict)
-    outputs: dict[str, NodeReport] = field(default_factory=dict)
-    raw: dict[str, NodeComparison] = field(default_factory=dict)
-    guard: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-    unjudged: set[str] = field(default_factory=set)
 
 
 class Judge:

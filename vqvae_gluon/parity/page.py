@@ -20,10 +20,9 @@ from vqvae_gluon.artifacts.trace import Key
 from vqvae_gluon.files import atomic_write
 from vqvae_gluon.parity.bounds import FACTOR, Errors
 from vqvae_gluon.parity.discrete import Flip, Flips
-from vqvae_gluon.parity.judge import NodeReport
 from vqvae_gluon.parity.metrics import QUANTILES, NodeComparison
 from vqvae_gluon.parity.report import describe, explain, path_to, summary, to_json
-from vqvae_gluon.parity.result import Report, Samples
+from vqvae_gluon.parity.result import NodeReport, Report, Samples
 
 EQUAL, WITHIN, WRONG, MISSING = "equal", "within the bounds", "wrong", "not compared"
 # Beside every colour stands a word and a mark.

@@ -15,9 +15,8 @@ from vqvae_gluon.artifacts.bundle import GRAPH_INPUTS, STAGES, GraphFiles, graph
 from vqvae_gluon.artifacts.trace import Trace, TraceNode, TraceWriter, open_trace
 from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.parity import preflight
-from vqvae_gluon.parity.judge import NodeReport
 from vqvae_gluon.parity.metrics import compare_nodes
-from vqvae_gluon.parity.result import Codes, Report
+from vqvae_gluon.parity.result import Codes, NodeReport, Report
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import GRAPH, MAX_MEMORY, add_output, blamed, in_order, judge_stage, operators, walk
 from vqvae_gluon.runtimes import RUNTIMES

@@ -9,9 +9,8 @@ from vqvae_gluon.artifacts.trace import Key
 from vqvae_gluon.files import atomic_write
 from vqvae_gluon.parity.bounds import Errors
 from vqvae_gluon.parity.discrete import Flips
-from vqvae_gluon.parity.judge import NodeReport
 from vqvae_gluon.parity.metrics import QUANTILES, NodeComparison
-from vqvae_gluon.parity.result import INVALID, Report
+from vqvae_gluon.parity.result import INVALID, NodeReport, Report
 
 _NEIGHBOURHOOD = 3
 _NOTES = 10

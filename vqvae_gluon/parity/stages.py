@@ -10,8 +10,8 @@ from vqvae_gluon.artifacts.graph import Output
 from vqvae_gluon.artifacts.surgery import operator_inputs, output_bytes, segments
 from vqvae_gluon.artifacts.trace import Key, TraceNode
 from vqvae_gluon.parity import preflight
-from vqvae_gluon.parity.judge import Judge, NodeReport, StageReport
-from vqvae_gluon.parity.result import Report
+from vqvae_gluon.parity.judge import Judge
+from vqvae_gluon.parity.result import NodeReport, Report, StageReport
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT
 
