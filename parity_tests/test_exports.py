@@ -102,6 +102,35 @@ def test_two_that_are_wrong_alike_agree_and_the_report_says_how_far_they_are_off
     assert any("far from float64" in note for note in report["notes"])
 
 
+class Single(mx.gluon.HybridBlock):
+    """A network whose only output is one number."""
+
+    def __init__(self, net):
+        super().__init__(prefix="")
+        self.net = net
+
+    def hybrid_forward(self, F, x):
+        return F.max(F.softmax(F.flatten(self.net(x))), name="largest")
+
+
+@pytest.mark.parametrize("seed", [2, 7, 9])
+def test_a_single_number_is_not_called_wrong_by_luck(tmp_path, seed):
+    # By luck Gluon's own error of one number may be next to nothing; with these seeds it is.
+    shape = (1, 3, 32, 32)
+    net = networks.initialized(Single(mx.gluon.model_zoo.vision.get_model("resnet18_v1")), shape, seed)
+    files = networks.export(net, tmp_path, shape)
+    assert judge(files, [InputSpec("data", shape)], "executor")["verdict"] == "agree"
+
+
+def test_a_single_number_that_is_wrong_is_called_so(tmp_path):
+    shape = (1, 3, 32, 32)
+    block = mx.gluon.nn.HybridSequential(prefix="")
+    block.add(mx.gluon.nn.Conv2D(8, 3, prefix="stem_"), networks.Residual(8, 8, prefix="block_"))
+    files = networks.export(networks.initialized(Single(block), shape), tmp_path, shape)
+    report = judge(files, [InputSpec("data", shape)], "executor")
+    assert (report["verdict"], report["first_divergent"]["node"]) == ("diverge", "block_sum")
+
+
 def test_a_limit_of_memory_changes_nothing(residual):
     whole = judge(residual, IMAGES, "cpp")
     for limit in (1, 100_000):

@@ -48,6 +48,22 @@ class Side:
         """Another runtime on the same network and inputs."""
         return Side(runtime, self.network, self.stage, self.inputs, self.directory)
 
+    def neighbour(self, runtime: Runtime, seed: int) -> "Side":
+        """A runtime on inputs and parameters that are off by at most one unit in the last place of float32."""
+        generator = np.random.default_rng(seed)
+
+        def moved(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            unit = float(np.finfo(np.float32).eps)
+            return {
+                name: (array * (1 + unit * generator.uniform(-1, 1, array.shape))).astype(array.dtype)
+                if array.dtype.kind == "f"
+                else array
+                for name, array in values.items()
+            }
+
+        network = dataclasses.replace(self.network, parameters=moved(self.network.parameters))
+        return Side(runtime, network, self.stage, moved(self.inputs), self.directory)
+
     @property
     def graph(self) -> Graph:
         return self.network.graph
