@@ -239,6 +239,67 @@ def test_codes_may_not_flip_otherwise(doubled):
     assert (report["verdict"], report["first_divergent"]["node"]) == ("diverge", "codes")
 
 
+class Deployed(Altered):
+    """Alters one tensor of the whole graph as it is deployed, and nothing when it is tapped or cut."""
+
+    fuses = True
+
+    def trace_graph(self, files, inputs, stage, path, taps=True, keep=None):
+        if files.symbol.name.startswith("net"):
+            return super().trace_graph(files, inputs, stage, path, taps, keep)
+        return CppRuntime.trace_graph(self, files, inputs, stage, path, taps, keep)
+
+
+@pytest.mark.parametrize("output", ["codes", "decoder_up_fwd"])
+def test_a_fault_of_the_deployed_run_alone_is_found(residual, output):
+    report = judge(residual, IMAGES, Deployed(output, np.zeros_like))
+    assert (report["verdict"], report["first_divergent"]["node"]) == ("diverge", output)
+
+
+def test_topk_that_gives_both_may_jump_in_its_indices_alone(tmp_path):
+    best = mx.sym.topk(mx.sym.var("data") * 2, k=2, ret_typ="both", name="best")
+    files = saved(mx.sym.Group([best[0], best[1]]), tmp_path)
+    report = judge(files, [InputSpec("data", (3, 9))], Altered("best:0", lambda values: values * 0 + 0.1))
+    assert (report["verdict"], report["first_divergent"]["node"]) == ("diverge", "best:0")
+
+
+def test_what_float64_finds_undefined_is_no_excuse(tmp_path):
+    # 0.7 as float32, times 10, minus 7 is 0 in float32 and below 0 in float64.
+    root = mx.sym.sqrt(mx.sym.var("data") * 10 - 7, name="root")
+    files = saved(root, tmp_path)
+    np.save(tmp_path / "x.npy", np.full((1, 3), 0.7, "f"))
+    feed = open_feed(read_network(files), [InputSpec("data", (1, 3))], str(tmp_path / "x.npy"))
+    candidate = Deployed("root", lambda values: values + 7)
+    report = compare_exports(GluonRuntime(), candidate, files, files, feed)
+    assert report.verdict == "diverge"
+
+
+def test_an_honest_output_is_not_overruled_by_the_graph_that_is_cut_at_its_codes(tmp_path):
+    # Cut at the codes, the sum is all that takes the stem, and MXNet fuses it wrongly; as deployed it does not.
+    data = mx.sym.var("data")
+    stem = mx.sym.Convolution(data, kernel=(3, 3), pad=(1, 1), num_filter=4, name="stem")
+    hidden = mx.sym.Activation(stem, act_type="relu", name="relu0")
+    hidden = mx.sym.Convolution(hidden, kernel=(3, 3), pad=(1, 1), num_filter=4, name="conv0")
+    hidden = mx.sym.Activation(hidden, act_type="relu", name="relu1")
+    total = stem + mx.sym.Convolution(hidden, kernel=(1, 1), num_filter=4, name="conv1")
+    other = mx.sym.BatchNorm(mx.sym.Convolution(data, kernel=(3, 3), num_filter=4, name="conv2"), name="bn")
+    symbol = mx.sym.Group([mx.sym.argmin(stem, axis=1, name="codes"), total, other])
+    shapes, _, states = symbol.infer_shape(data=(1, 3, 8, 8))
+    generator = np.random.default_rng(0)
+    parameters = {f"arg:{n}": generator.normal(size=s).astype("f") for n, s in zip(symbol.list_arguments(), shapes)}
+    del parameters["arg:data"]
+    parameters.update({f"aux:{n}": np.ones(s, "f") for n, s in zip(symbol.list_auxiliary_states(), states)})
+    files = saved(symbol, tmp_path, parameters)
+    report = judge(files, [InputSpec("data", (1, 3, 8, 8))], "executor")
+    assert report["verdict"] == "agree", report["cause"]
+
+
+def test_inputs_that_do_not_begin_with_one_number(tmp_path):
+    files = saved(mx.sym.broadcast_mul(mx.sym.var("data"), mx.sym.var("mask"), name="masked"), tmp_path)
+    report = judge(files, [InputSpec("data", (4, 3)), InputSpec("mask", (1, 3))], "cpp")
+    assert report["verdict"] == "agree", report["cause"]
+
+
 def test_run_to_run(residual):
     class Dice(Altered):
         def __init__(self):

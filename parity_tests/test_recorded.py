@@ -81,6 +81,22 @@ def test_values_that_are_not_those_of_the_index_are_refused(trained, tmp_path):
         compare_traces(trained, tmp_path / "b")
 
 
+def test_results_of_the_whole_way_are_judged(trained, tmp_path):
+    changed(open_trace(trained), tmp_path / "b", lambda node, values: values * 0 if node.stage == "output" else values)
+    report = to_json(compare_traces(trained, tmp_path / "b"))
+    assert report["verdict"] == "diverge"
+    assert report["first_divergent"]["node"] == "codes"
+
+
+def test_another_byte_order_is_refused(trained, tmp_path):
+    trace = changed(open_trace(trained), tmp_path / "b", lambda node, values: values)
+    node = next(node for node in trace.nodes if node.name == "encoder_conv1_fwd")
+    assert node.path is not None
+    node.path.write_bytes(node.path.read_bytes().replace(b"'<f4'", b"'>f4'", 1))
+    with pytest.raises(InputError, match="byte order"):
+        compare_traces(trained, tmp_path / "b")
+
+
 def test_a_node_that_is_missing_is_no_agreement(trained, tmp_path):
     drop = lambda node, values: None if node.name == "encoder_relu1_fwd" else values  # noqa: E731
     changed(open_trace(trained), tmp_path / "b", drop)

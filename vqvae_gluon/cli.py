@@ -12,7 +12,7 @@ import numpy as np
 
 from vqvae_gluon import __version__
 from vqvae_gluon.config import PRESETS, Config
-from vqvae_gluon.errors import DIVERGED, DONE, FAILED, REJECTED, USAGE, UsageError, VQVAEError
+from vqvae_gluon.errors import DIVERGED, DONE, FAILED, REJECTED, USAGE, InputError, UsageError, VQVAEError
 
 _PROGRAM = "vqvae-gluon"
 _RECORDED = 64  # images of a trace, unless told otherwise
@@ -150,14 +150,20 @@ def _parity_record(options: argparse.Namespace) -> int:
         replayed = None
         if options.data is not None and (Path(options.data) / INDEX).exists():
             replayed = open_trace(Path(options.data))
-            options.data = str(replayed.by_key()["input", "pixels"].path)
+            pixels = replayed.by_key().get(("input", "pixels"))
+            if pixels is None or pixels.path is None:
+                raise InputError(options.data, "holds no images; it is no trace of a bundle")
+            options.data = str(pixels.path)
         images = _images(options)
         for files, _ in images.batches(min(len(images), options.count or _RECORDED)):
             record_bundle(runtime, options.bundle, files, options.output, replayed, limit)
             break
     else:
         files, feed = _export_and_feed(options)
-        record_export(runtime, files, next(feed.batches()), options.output, limit)
+        batches = list(feed.batches())
+        if len(batches) > 1:
+            raise UsageError("--count", f"a trace is of one batch; give --input a shape that begins with {len(feed)}")
+        record_export(runtime, files, batches[0], options.output, limit)
     print(options.output)
     return DONE
 

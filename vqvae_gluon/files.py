@@ -51,6 +51,8 @@ def read_npy(path: Path) -> np.ndarray:
         offset = array.offset if isinstance(array, np.memmap) else 0
         if min(array.shape, default=0) < 0 or offset + array.nbytes != os.path.getsize(path):
             raise ValueError("its shape does not fit its size")
+        if not array.dtype.isnative:
+            raise ValueError("its byte order is not little-endian")
         if not array.flags.c_contiguous:
             raise ValueError("its values are not in C order")
     except FileNotFoundError as error:

@@ -11,7 +11,7 @@ from typing import Any, Optional
 import numpy as np
 
 from vqvae_gluon.compat import mx
-from vqvae_gluon.errors import InputError
+from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.files import read_npy
 
 FORMAT = 1
@@ -130,9 +130,11 @@ class TraceWriter:
 
     def add(self, stage: str, name: str, operator: str, values: np.ndarray) -> None:
         """Record one tensor. One that is there already, an output that is told twice, is not recorded again."""
-        if (stage, name) in self._rows:
-            return
         values = np.ascontiguousarray(values)
+        if (stage, name) in self._rows:
+            if self._rows[stage, name]["sha256"] != _digest(values):
+                raise RuntimeFailure(self._path, f"two tensors of the stage {stage} have the name {name}")
+            return
         file = None
         if self._keep is None or name in self._keep:
             file = self._path / f"{len(self._rows):05d}.npy"
@@ -167,7 +169,7 @@ def open_trace(path: Path) -> Trace:
         nodes = [_node(path, row) for row in document["nodes"]]
         runtime = str(document["runtime"])
         where = {str(key): str(value) for key, value in document.get("environment", {}).items()}
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(path / INDEX, f"is not a whole trace ({error}); record it again") from error
     if len({node.key for node in nodes}) != len(nodes):
         raise InputError(path / INDEX, "names a node twice; record it again")
@@ -205,4 +207,6 @@ def _node(path: Path, row: dict[str, Any]) -> TraceNode:
     stage, node, operator = (str(row[key]) for key in ("stage", "name", "operator"))
     file = None if name is None else path / name
     bad = int(row.get("nonfinite", 0))
+    if bad < 0 or min(shape, default=0) < 0:
+        raise ValueError(f"the row of {node} makes no sense")
     return TraceNode(stage, node, operator, shape, str(row["dtype"]), str(row["sha256"]), bad, file)

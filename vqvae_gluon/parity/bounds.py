@@ -28,7 +28,8 @@ class Errors:
 
     @property
     def honest(self) -> bool:
-        return max(self.reference, self.candidate) <= self.bound
+        larger = max(self.reference, self.candidate)
+        return math.isfinite(larger) and larger <= self.bound
 
     @property
     def excess(self) -> float:
@@ -50,6 +51,15 @@ class Errors:
 
 def errors(reference: np.ndarray, candidate: np.ndarray, truth: np.ndarray, yardstick: np.ndarray) -> Errors:
     """Measure both sides against the arbiter's values. All four are of one shape."""
+    finite = np.isfinite(truth) & np.isfinite(yardstick)
+    if not finite.all():
+        # What is honest cannot be measured there; both sides must give what the yardstick gives.
+        strange = [
+            not np.array_equal(side[~finite], yardstick[~finite], equal_nan=True) for side in (reference, candidate)
+        ]
+        measured = errors(*(side[finite] for side in (reference, candidate, truth, yardstick)))
+        off = [math.inf if odd else error for odd, error in zip(strange, (measured.reference, measured.candidate))]
+        return Errors(off[0], off[1], measured.bound)
     ours, theirs = largest_error(reference, truth), largest_error(candidate, truth)
     honest = ours if yardstick is reference else largest_error(yardstick, truth)
     return Errors(ours, theirs, FACTOR * max(honest, _unit(yardstick, truth)))

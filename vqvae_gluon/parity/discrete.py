@@ -73,8 +73,10 @@ class Flips:
         )
 
 
-def is_discrete(node: Node) -> bool:
-    """Whether a small error of what a node takes can make its output jump."""
+def is_discrete(node: Node, index: int = 0) -> bool:
+    """Whether a small error of what a node takes can make one of its outputs jump."""
+    if node.attributes.get("ret_typ") == "both" and index == 0:
+        return False  # topk's values move no further than what it takes.
     return _kind(node) != ""
 
 
@@ -153,7 +155,8 @@ def _index_margins(
         rows = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
         positions = _rows_of(places, reference.shape, values.shape, axis)
     ours, theirs = (side[tuple(places.T)].astype(np.int64) for side in (reference, candidate))
-    outside = (theirs < 0) | (theirs >= rows.shape[1])
+    whole = candidate[tuple(places.T)] == theirs
+    outside = (theirs < 0) | (theirs >= rows.shape[1]) | ~whole
     theirs = np.where(outside, 0, theirs)
     margins = np.abs(rows[positions, ours].astype(np.float64) - rows[positions, theirs])
     margins[outside | np.isnan(margins)] = np.inf

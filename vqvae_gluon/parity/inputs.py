@@ -1,5 +1,6 @@
 """What is fed to a plain export: inputs as a user names them, values from files, images, a trace or a seed."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from vqvae_gluon.data.images import find_images, read_images, to_tensor
 from vqvae_gluon.errors import InputError, UsageError
 from vqvae_gluon.files import read_npy
 
+_MAX_VALUES = 1 << 31  # of one input
 _DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int32", "int64")
 # Operators whose input of this number holds indices, and the attribute that says how many there are.
 _INDICES = {"Embedding": (0, "input_dim"), "one_hot": (0, "depth")}
@@ -43,7 +45,14 @@ def parse_spec(text: str) -> InputSpec:
         shape = tuple(int(extent) for extent in rest[0].split(","))
     except (ValueError, IndexError):
         shape = ()
-    if not name or not shape or min(shape) < 1 or dtype not in _DTYPES or len(rest) > 2:
+    if (
+        not name
+        or not shape
+        or min(shape) < 1
+        or math.prod(shape) > _MAX_VALUES
+        or dtype not in _DTYPES
+        or len(rest) > 2
+    ):
         raise UsageError(
             "--input", f"takes NAME:SHAPE[:TYPE], such as data:1,3,224,224 or codes:1,7,7:int32, not {text}"
         )
@@ -58,7 +67,7 @@ class Feed:
         notes: what was decided for the user.
     """
 
-    def __init__(self, name: str, values: Mapping[str, np.ndarray], batch_size: int, notes: list[str]):
+    def __init__(self, name: str, values: Mapping[str, np.ndarray], batch_size: Optional[int], notes: list[str]):
         self.name = name
         self.notes = notes
         self._values = dict(values)
@@ -68,6 +77,9 @@ class Feed:
         return len(next(iter(self._values.values())))
 
     def batches(self) -> Iterator[dict[str, np.ndarray]]:
+        if self._batch_size is None:  # The first axis is not that of the samples in all of them.
+            yield self._values
+            return
         for start in range(0, len(self), self._batch_size):
             yield {name: values[start : start + self._batch_size] for name, values in self._values.items()}
 
@@ -99,9 +111,12 @@ def open_feed(
     if not used:
         raise UsageError("--input", f"names no input of the graph; it takes {', '.join(wanted) or 'nothing'}")
     batch = used[0].shape[0]
+    mixed = len({spec.shape[0] for spec in used}) > 1
+    if mixed and count is not None:
+        raise UsageError("--count", "is for inputs whose shapes begin with one number, that of the samples")
     if source is None:
         generator = np.random.default_rng(seed)
-        values = {spec.name: _random(network, spec, count or batch, generator) for spec in used}
+        values = {spec.name: _random(network, spec, count or spec.shape[0], generator) for spec in used}
         name = f"random numbers (seed {seed})"
     else:
         values = {key: array[:count] for key, array in _read(source, used).items()}
@@ -110,6 +125,8 @@ def open_feed(
     if labels:
         values.update(_zeros(network, labels, {key: array.shape for key, array in values.items()}))
         notes.append(f"fed zeros to {', '.join(labels)}")
+    if mixed:
+        return Feed(name, values, None, notes)
     if len({len(array) for array in values.values()}) != 1:
         raise InputError(
             name, f"the inputs have different numbers of samples: { {k: len(v) for k, v in values.items()} }"
@@ -156,7 +173,9 @@ def _read(source: str, specs: list[InputSpec]) -> dict[str, np.ndarray]:
         array = values.get(spec.name)
         if array is None:
             raise InputError(source, f"holds nothing for the input {spec.name}")
-        if array.shape[1:] != spec.shape[1:] or not array.size:
+        if array.dtype.kind not in "fiub":
+            raise InputError(source, f"holds {array.dtype} for {spec.name}, which are no numbers")
+        if array.ndim == 0 or array.shape[1:] != spec.shape[1:] or not array.size:
             raise InputError(source, f"holds {array.shape} for {spec.name}; --input says (N, {str(spec.shape[1:])[1:]}")
     return {spec.name: values[spec.name].astype(spec.dtype) for spec in specs}
 

@@ -1,5 +1,6 @@
 """The judgement of one graph on one batch: two sides, the arbiter, every node (docs/parity.md, "How it decides")."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -8,7 +9,7 @@ from typing import Optional, TypeVar
 import numpy as np
 
 from vqvae_gluon.artifacts.graph import Node, Output
-from vqvae_gluon.artifacts.surgery import ancestors, descendants, operator_inputs, output_bytes, segments
+from vqvae_gluon.artifacts.surgery import descendants, operator_inputs, output_bytes, segments
 from vqvae_gluon.artifacts.trace import TraceNode
 from vqvae_gluon.errors import RuntimeFailure
 from vqvae_gluon.parity.bounds import FACTOR, Errors, errors
@@ -49,7 +50,8 @@ class Judge:
         self._reference, self._candidate = reference, candidate
         self._arbiter = reference.with_runtime(Float64Runtime())
         own = reference.runtime.fuses or reference.runtime.wide
-        self._yardstick = reference.with_runtime(GluonRuntime()) if own else reference
+        self._plain = reference.with_runtime(GluonRuntime())
+        self._yardstick = self._plain if own else reference
         self._exact = exact
         self._max_memory = max_memory
         self._network = reference.network
@@ -75,15 +77,15 @@ class Judge:
         names = [node.name for node in self._reference.graph.operators()]
         shapes = {name: values.shape for name, values in self._reference.inputs.items()}
         self._sizes = output_bytes(self._network, shapes)
-        budget = self._max_memory
-        if not self._same_graph():
+        budget, same = self._max_memory, self._same_graph()
+        if not same:
             budget = sum(self._sizes.values())
             self.report.notes.append("the two graphs differ, so they are tapped whole, without a limit of memory")
         done: set[str] = set()
         for run in segments(names, self._sizes, budget):
             done.update(run)
             later = self._taken_later(done)
-            if self._differs or not self._equal_segment(run, later):
+            if self._differs or not same or not self._equal_segment(run, later):
                 self._differs = True
                 for fine in segments(run, self._sizes, budget if budget > self._max_memory else budget // _DETAIL):
                     self._detail(fine)
@@ -121,7 +123,7 @@ class Judge:
     def _equal_segment(self, names: list[str], later: set[Output]) -> bool:
         """Run a segment on both sides for its digests. If all of them are the same, that is all there is to it."""
         outputs = self._outputs_of(names)
-        keep = [name for name, output in outputs.items() if output in later or is_discrete(self._nodes[output[0]])]
+        keep = [name for name, output in outputs.items() if output in later or self._jumps(output)]
         values = self._values["reference"]
         ours, theirs = self._both(
             lambda: self._reference.tap(names, values, keep), lambda: self._candidate.tap(names, values, keep=())
@@ -137,7 +139,7 @@ class Judge:
             self._add(name, NodeReport(comparison, self._inputs_of(output)), ours[name], theirs[name])
             if name in keep:
                 values[output] = ours[name].load()
-                if is_discrete(self._nodes[output[0]]):
+                if self._jumps(output):
                     self._discrete[output] = values[output]
         return True
 
@@ -146,7 +148,7 @@ class Judge:
         outputs = self._outputs_of(names)
         ours = self._reference.tap(names, self._values["reference"])
         theirs = self._tap_candidate(names, outputs, ours)
-        jumps = {output for output in outputs.values() if is_discrete(self._nodes[output[0]])}
+        jumps = {output for output in outputs.values() if self._jumps(output)}
         fed = {output: ours[name].load() for name, output in outputs.items() if output in jumps}
         self._discrete.update(fed)
         known = {output: ours[name].load() for name, output in outputs.items()}
@@ -197,7 +199,7 @@ class Judge:
                 for name, output in outputs.items()
                 if output not in cut
                 and output[0] in self._theirs
-                and is_discrete(self._nodes[output[0]])
+                and self._jumps(output)
                 and name in found
                 and found[name].sha256 != ours[name].sha256
                 and (found[name].shape, found[name].dtype) == (ours[name].shape, ours[name].dtype)
@@ -266,7 +268,7 @@ class Judge:
         local, local_truth, local_honest = by_itself
         if report.comparison.nonfinite:
             return replace(report, reason=NONFINITE)
-        if is_discrete(node):
+        if self._jumps(output):
             bound = (
                 0.0 if self._exact else max((self._errors(name).bound for name in self._measured(node)), default=0.0)
             )
@@ -294,10 +296,13 @@ class Judge:
             return replace(report, reason=BEYOND_LOCALLY)
         return report
 
+    def _jumps(self, output: Output) -> bool:
+        return is_discrete(self._nodes[output[0]], output[1])
+
     def _measured(self, node: Node) -> list[Output]:
         """The inputs of a discrete node that may be in error: what is discrete itself is the reference's."""
         inputs = operator_inputs(self._reference.graph, node.name)
-        return [output for output in inputs if not is_discrete(self._nodes[output[0]])]
+        return [output for output in inputs if not self._jumps(output)]
 
     def _errors(self, output: Output) -> Errors:
         return errors(*(self._values[side][output] for side in _SIDES))
@@ -316,7 +321,8 @@ class Judge:
         for seed in range(_NEIGHBOURS):
             runs = [self._reference.neighbour(runtime, seed) for runtime in (GluonRuntime(), Float64Runtime())]
             values, truth = (side.truncated([output], known)[name] for side in runs)
-            honest = max(honest, largest_error(values, truth))
+            measured = largest_error(values, truth)
+            honest = max(honest, measured if math.isfinite(measured) else 0.0)
         return replace(found, bound=max(found.bound, FACTOR * honest))
 
     def _adjudicate(self, node: Node, output: Output, ours: np.ndarray, theirs: np.ndarray, bound: float) -> Flips:
@@ -362,21 +368,24 @@ class Judge:
         self._guard("reference", self._reference, ours)
         if not self._flipped:
             self._guard("candidate", self._candidate, theirs)
-        for name, node in ours.items():
-            comparison = compare_nodes(node, theirs.get(name), self._widened)
-            self.report.raw[name] = comparison
-            reason = comparison.problem or (NONFINITE if comparison.nonfinite else None)
-            if reason is None and not comparison.equal and self._exact and not self._flipped:
-                reason = NOT_EQUAL
-            self.report.outputs[name] = NodeReport(comparison, reason=reason)
         for name in theirs.keys() - ours.keys():
             problem = "the reference does not have it"
             comparison = NodeComparison(self._reference.stage, name, theirs[name].operator, (), problem=problem)
             self.report.outputs[name] = NodeReport(comparison, reason=problem)
-        comparable = all(comparison.problem is None for comparison in self.report.raw.values())
-        equal = all(comparison.equal for comparison in self.report.raw.values())
-        if comparable and (self._flipped or (not self._exact and (self.report.guard or not equal))):
-            self._judge_without_taps()
+        different = []
+        for output in dict.fromkeys(self._reference.graph.outputs):
+            name = self._network.tensor(output)
+            if name not in ours:
+                continue  # An input that is handed through.
+            comparison = compare_nodes(ours[name], theirs.get(name), self._widened)
+            reason = comparison.problem or (NONFINITE if comparison.nonfinite else None)
+            self.report.outputs[name] = NodeReport(comparison, reason=reason)
+            if reason is None and not comparison.equal:
+                different.append(output)
+            elif reason is None and self.report.guard and not self._exact and self._jump_behind(output) is None:
+                self._note_if_far(name, self._against_arbiter(output, ours[name].load(), theirs[name].load()))
+        if different:
+            self._judge_without_taps(different, ours, theirs)
 
     def _guard(self, which: str, side: Side, outputs: Mapping[str, TraceNode]) -> None:
         for name, node in outputs.items():
@@ -384,40 +393,97 @@ class Judge:
             if tapped is not None and tapped != node.sha256:
                 self.report.guard.append(f"{which} ({side.runtime.name}): {name} is another with taps than without")
 
-    def _judge_without_taps(self) -> None:
-        """The graph's outputs and its discrete nodes, from truncated graphs that are run without taps."""
-        graph = self._reference.graph
-        wrong = []
-        for output in self._discrete:
-            if output[0] in self._behind:
-                continue
-            flips = self._probe_discrete(output)
+    def _judge_without_taps(
+        self, outputs: list[Output], ours: Mapping[str, TraceNode], theirs: Mapping[str, TraceNode]
+    ) -> None:
+        """Outputs of the runs as they are deployed that are not equal bit for bit."""
+        wrong: list[Output] = []
+        pending: list[Output] = []
+        for output in outputs:
             name = self._network.tensor(output)
-            if flips.flips and self.report.nodes[name].flips is None:
-                self.report.nodes[name] = replace(self.report.nodes[name], flips=flips)
-            if flips.real:
-                wrong.append(output)
-        jumped = set(wrong)
-        heads = [output for output in graph.outputs if not self._nodes[output[0]].is_variable]
-        heads = [output for output in heads if output[0] not in self._behind]
-        plain = [output for output in heads if not is_discrete(self._nodes[output[0]])]
-        probed = self._probe(plain) if plain else {}
-        for output in heads:
-            name = self._network.tensor(output)
-            report = probed.get(output, replace(self.report.outputs[name], reason=None))
-            if report.reason:
-                wrong.append(output)
-            if report.reason is None and report.errors is not None and not report.errors.honest:
-                far, bound = report.errors.reference, report.errors.bound
-                self.report.notes.append(
-                    f"{name}: both sides are equally far from float64: {far:.3g}, where {bound:.3g} would be honest"
-                )
-            causes = {node for node, _ in jumped} & set(ancestors(graph, [output]))
-            if causes:
-                report = replace(report, reason=f"lies behind {', '.join(sorted(causes))}, which jumped")
-            self.report.outputs[name] = report
-        if wrong and not self._exact:
+            a, b = ours[name].load(), theirs[name].load()
+            source = self._jump_behind(output)
+            if source is not None:
+                reason = self._judge_jumps(name, source, a, b)
+            elif self._exact:
+                reason = NOT_EQUAL
+            else:
+                found = self._against_arbiter(output, a, b)
+                self.report.outputs[name] = replace(self.report.outputs[name], errors=found)
+                reason = None if found.honest else BEYOND
+            self.report.outputs[name] = replace(self.report.outputs[name], reason=reason)
+            if reason is not None:
+                (wrong if source is not None else pending).append(output if source is None else source)
+        if pending:
+            wrong += self._judge_behind_jumps(pending, theirs)
+        if wrong and not self._exact and self._candidate.replays:
             self._bisect(wrong)
+
+    def _against_arbiter(self, output: Output, ours: np.ndarray, theirs: np.ndarray) -> Errors:
+        """Errors of what the deployed runs gave; arbiter and yardstick take the reference's values of what jumps."""
+        name = self._network.tensor(output)
+        truth, honest = (side.truncated([output], self._discrete)[name] for side in (self._arbiter, self._plain))
+        return self._remeasured(output, ours.size, errors(ours, theirs, truth, honest))
+
+    def _note_if_far(self, name: str, found: Errors) -> None:
+        if not found.honest:
+            far = f"{found.reference:.3g}, where {found.bound:.3g} would be honest"
+            self.report.notes.append(f"{name}: both sides are equally far from float64: {far}")
+
+    def _judge_jumps(self, name: str, source: Output, ours: np.ndarray, theirs: np.ndarray) -> Optional[str]:
+        """An output that is a discrete node's value, handed on or not, as the deployed runs gave it."""
+        node, tensor = self._nodes[source[0]], self._network.tensor(source)
+        shape = self._discrete[source].shape
+        bound = self._input_bound(source)
+        flips = self._adjudicate(node, source, ours.reshape(shape), theirs.reshape(shape), bound)
+        self.report.outputs[name] = replace(self.report.outputs[name], flips=flips)
+        if self.report.nodes[tensor].flips is None:
+            self.report.nodes[tensor] = replace(self.report.nodes[tensor], flips=flips)
+        return (
+            f"{flips.real} of {flips.compared} values jumped, and no honest error explains it" if flips.real else None
+        )
+
+    def _judge_behind_jumps(self, pending: list[Output], theirs: Mapping[str, TraceNode]) -> list[Output]:
+        """Outputs that are off, but may lie behind legal jumps of the deployed run. Returns what is wrong.
+
+        They are right if the candidate is right on the reference's values of what jumps, and if its own values of that
+        give what it gave when it was deployed.
+        """
+        if not self._candidate.replays:
+            return pending
+        jumping = [output for output in self._discrete if output[0] not in self._behind]
+        flips = {output: self._probe_discrete(output) for output in jumping}
+        wrong = [output for output in jumping if flips[output].real]
+        for output, found in flips.items():
+            name = self._network.tensor(output)
+            if found.flips and self.report.nodes[name].flips is None:
+                self.report.nodes[name] = replace(self.report.nodes[name], flips=found)
+        if wrong or not any(found.legal for found in flips.values()):
+            return wrong + pending
+        tensors = {self._network.tensor(output): output for output in jumping}
+        jumped = self._candidate.truncated(jumping)
+        own = {output: jumped[name] for name, output in tensors.items()}
+        on_own = self._candidate.truncated(pending, own)
+        for output, report in self._probe(pending).items():
+            name = self._network.tensor(output)
+            far = largest_error(on_own[name], theirs[name].load())
+            reason = report.reason
+            if reason is None and far > (0.0 if self._exact or report.errors is None else report.errors.bound):
+                reason = "is not what the candidate's own values of what jumps give"
+            self.report.outputs[name] = replace(self.report.outputs[name], errors=report.errors, reason=reason)
+            if reason is not None:
+                wrong.append(output)
+        return wrong
+
+    def _jump_behind(self, output: Output) -> Optional[Output]:
+        """The discrete output that an output is, or hands on; None if it is another."""
+        while True:
+            node = self._nodes[output[0]]
+            inputs = operator_inputs(self._reference.graph, node.name)
+            if passes_on(node) and len(inputs) == 1 and self._jump_behind(inputs[0]) is not None:
+                output = inputs[0]
+                continue
+            return output if self._jumps(output) else None
 
     def _bisect(self, wrong: list[Output]) -> None:
         order = {node.name: place for place, node in enumerate(self._reference.graph.nodes)}
@@ -434,7 +500,7 @@ class Judge:
         self.report.nodes[name] = replace(report, inputs=self._inputs_of(blamed), reason=UNTAPPED)
 
     def _is_wrong(self, output: Output) -> bool:
-        if is_discrete(self._nodes[output[0]]):
+        if self._jumps(output):
             return self._probe_discrete(output).real > 0
         return self._probe([output])[output].reason is not None
 
@@ -472,12 +538,16 @@ class Judge:
         known = {other: values for other, values in self._discrete.items() if other != output}
         ours = self._reference.truncated([output], known)[name]
         theirs = self._candidate.truncated([output], known)[name]
+        return self._adjudicate(node, output, ours, theirs, self._input_bound(output))
+
+    def _input_bound(self, output: Output) -> float:
+        """Honest error of what a discrete node takes, in runs without taps."""
         bound = 0.0
-        for source in self._measured(node):
+        for source in self._measured(self._nodes[output[0]]):
             values = [run[self._network.tensor(source)] for run in self._cut_runs([source])]
             self._values["reference"][source] = values[0]
             bound = max(bound, 0.0 if self._exact else errors(*values).bound)
-        return self._adjudicate(node, output, ours, theirs, bound)
+        return bound
 
 
 def _by_digest(ours: TraceNode, theirs: Optional[TraceNode], widened: bool) -> Optional[NodeComparison]:

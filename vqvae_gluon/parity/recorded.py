@@ -13,8 +13,10 @@ import numpy as np
 from vqvae_gluon.artifacts.binding import Network, read_network
 from vqvae_gluon.artifacts.bundle import GRAPH_INPUTS, STAGES, GraphFiles, graph_files
 from vqvae_gluon.artifacts.trace import Trace, TraceNode, TraceWriter, open_trace
+from vqvae_gluon.data.images import to_images
 from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.parity import preflight
+from vqvae_gluon.parity.judge import NOT_EQUAL
 from vqvae_gluon.parity.metrics import compare_nodes
 from vqvae_gluon.parity.result import Codes, NodeReport, Report
 from vqvae_gluon.parity.side import Side
@@ -98,7 +100,36 @@ def compare_traces(reference: Path, candidate: Path, max_memory: int = MAX_MEMOR
             _compare_stage(report, ours, theirs, networks[stage], stage, Path(directory), max_memory)
     if ENCODER in stages:
         report.codes = _codes(report, ours, theirs)
+        for node in ours.stage(OUTPUT):
+            comparison = compare_nodes(node, known.get(node.key), _wide(ours, theirs))
+            reason = comparison.problem or (None if comparison.equal else _whole_way(report, node.name, theirs))
+            report.outputs[node.name] = replace(
+                report.outputs.get(node.name, NodeReport(comparison)), comparison=comparison, reason=reason
+            )
     return in_order(report)
+
+
+def _whole_way(report: Report, name: str, theirs: Trace) -> Optional[str]:
+    """Why a result of the candidate's whole way that is not the reference's is wrong; None if its graphs give it."""
+    if report.exact:
+        return NOT_EQUAL
+    nodes = {node.name: node for node in theirs.stage(OUTPUT)}
+    if name == "codes":
+        return "codes jumped, and no honest error explains it" if report.codes is None or report.codes.real else None
+    if name in ("image", "file"):
+        follows = np.array_equal(nodes[name].load(), to_images(nodes["reconstruction"].load()))
+        return None if follows else "is not the reconstruction that was recorded beside it"
+    judged = report.outputs.get(name)
+    if judged is not None and judged.reason:
+        return judged.reason
+    alone = theirs.stage(DECODER + _UNTAPPED)
+    if report.codes is not None and report.codes.equal == report.codes.compared and alone:
+        return None if alone[-1].sha256 == nodes[name].sha256 else "is not what its own decoder gives on these codes"
+    return None
+
+
+def _wide(ours: Trace, theirs: Trace) -> bool:
+    return any(trace.runtime in RUNTIMES and RUNTIMES[trace.runtime].wide for trace in (ours, theirs))
 
 
 class RecordedSide(Side):
@@ -112,6 +143,11 @@ class RecordedSide(Side):
         inputs = {name: node.load() for name, node in self._tensors.items() if node.operator == "input"}
         runtime = RUNTIMES.get(trace.runtime, RUNTIMES["gluon"])()
         super().__init__(runtime, network, stage, inputs, directory)
+
+    def wanted(self) -> list[str]:
+        """Every tensor that a trace of this graph holds."""
+        names = [node.name for node in self.graph.operators()]
+        return [self.network.tensor((name, k)) for name in names for k in range(self.network.visible[name])]
 
     def outputs(self) -> dict[str, TraceNode]:
         """Of the run without taps if that was recorded, else of the tapped one."""
@@ -152,6 +188,9 @@ def _compare_stage(
     own = _network(theirs, stage)
     deployed = read_network(own) if own.symbol.exists() else network
     reference = RecordedSide(ours, network, stage, directory)
+    missing = [name for name in (*reference.wanted(), *network.unbound()) if (stage, name) not in ours.by_key()]
+    if missing:
+        raise InputError(ours.path, f"does not hold {missing[0]} of the stage {stage}; record the reference again")
     shapes = {name: values.shape for name, values in reference.inputs.items()}
     report.findings += preflight.check_networks(network, deployed, shapes, stage)
     report.blamed_by_file = report.blamed_by_file or blamed({stage: network}, report)

@@ -58,9 +58,7 @@ class StageReport:
 
     Attributes:
         nodes: by the name of the tensor, in graph order.
-        outputs: the graph's own outputs, of the runs without taps; where a legal flip lies before one, of runs that
-            are fed the reference's value there.
-        raw: the same outputs of the runs as they were.
+        outputs: the graph's own outputs, of the runs without taps.
         guard: where taps change what a side computes.
         notes: what a reader should know beside that.
         unjudged: nodes of a recorded candidate that lie behind values that jumped: they were computed from others than
@@ -69,7 +67,6 @@ class StageReport:
 
     nodes: dict[str, NodeReport] = field(default_factory=dict)
     outputs: dict[str, NodeReport] = field(default_factory=dict)
-    raw: dict[str, NodeComparison] = field(default_factory=dict)
     guard: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     unjudged: set[str] = field(default_factory=set)

@@ -71,7 +71,7 @@ class Side:
     def outputs(self) -> dict[str, TraceNode]:
         """The whole graph as it is deployed: its own files, no taps. Its outputs by the name of the tensor."""
         trace = self.runtime.trace_graph(self.network.files, self.inputs, self.stage, self._fresh(), taps=False)
-        return {node.name: node for node in trace.nodes if node.operator != "input"}
+        return {node.name: node for node in trace.nodes if node.operator not in ("input", "null")}
 
     def truncated(self, outputs: Iterable[Output], values: Optional[Values] = None) -> dict[str, np.ndarray]:
         """The graph cut off behind some outputs, run without taps; ``values`` are fed in place of what they name."""

@@ -75,7 +75,8 @@ def blamed(networks: Mapping[str, Network], report: Report) -> Optional[Key]:
         if finding.cause == preflight.GRAPH_DIFFERS:
             return finding.stage, finding.subject
         if finding.cause == preflight.PARAMETER_DIFFERS:
-            return finding.stage, networks[finding.stage].graph.consumers(finding.subject)[0]
+            consumers = networks[finding.stage].graph.consumers(finding.subject)
+            return (finding.stage, consumers[0]) if consumers else None
     return None
 
 

@@ -10,7 +10,7 @@ from vqvae_gluon.artifacts.binding import read_network, require_binding
 from vqvae_gluon.artifacts.bundle import GraphFiles
 from vqvae_gluon.artifacts.graph import Node, Output
 from vqvae_gluon.compat import mx, mxnet_reason
-from vqvae_gluon.errors import InputError, RuntimeFailure
+from vqvae_gluon.errors import RuntimeFailure
 from vqvae_gluon.runtimes.base import PythonRuntime, Recorded
 
 
@@ -48,7 +48,7 @@ class EagerRuntime(PythonRuntime):
 
 def _invoke(node: Node, inputs: list["mx.nd.NDArray"]) -> list["mx.nd.NDArray"]:
     if node.subgraphs:
-        raise InputError(node.name, f"{node.operator} is control flow, which is not run eagerly; take another runtime")
+        raise RuntimeFailure(node.name, f"{node.operator} is control flow, which is not run eagerly")
     handle = ctypes.c_void_p()
     mx.base.check_call(mx.base._LIB.NNGetOpHandle(node.operator.encode(), ctypes.byref(handle)))
     attributes = {key: value for key, value in node.attributes.items() if not key.startswith("__")}
