@@ -55,11 +55,23 @@ TEST_CASE("files of old versions have other words for attributes, and short refe
   CHECK_NOTHROW(vqvae::parse_graph(with("[[1, 0, 0]]", "[[1, 0]]"), "x"));
 }
 
-TEST_CASE("variables must be told rightly, names must be unique") {
+TEST_CASE("variables must be told rightly, their names must be unique") {
   check_rejected(with(R"("arg_nodes": [0])", R"("arg_nodes": [])"));
   check_rejected(with("\"arg_nodes\": [0]", "\"arg_nodes\": [1]"));
-  check_rejected(with("\"out\"", "\"data\""));
+  check_rejected(to_bytes(R"({"nodes": [{"op": "null", "name": "data", "inputs": []},
+    {"op": "null", "name": "data", "inputs": []}, {"op": "_plus", "name": "out", "inputs": [[0, 0], [1, 0]]}],
+    "arg_nodes": [0, 1], "heads": [[2, 0]]})"));
   check_rejected(with("\"tanh\"", "\"null\""));
+}
+
+TEST_CASE("the second call of one block is told apart") {
+  const vqvae::Graph graph = vqvae::parse_graph(to_bytes(R"({"nodes": [{"op": "null", "name": "data", "inputs": []},
+    {"op": "tanh", "name": "layer", "inputs": [[0, 0]]}, {"op": "tanh", "name": "layer", "inputs": [[1, 0]]}],
+    "arg_nodes": [0], "heads": [[2, 0]]})"),
+                                                "x");
+  CHECK(graph.operators.count("layer") == 1);
+  CHECK(graph.outputs.front().first == "layer~2");
+  CHECK(graph.json.find("layer~2") != std::string::npos);
 }
 
 TEST_CASE("what is no graph is rejected") {
