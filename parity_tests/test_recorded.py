@@ -88,6 +88,18 @@ def test_results_of_the_whole_way_are_judged(trained, tmp_path):
     assert report["first_divergent"]["node"] == "codes"
 
 
+def test_a_runtime_that_fuses_is_not_judged_by_its_taps_alone(trained, tmp_path):
+    tapped = lambda node, values: None if node.stage.endswith("-output") else values  # noqa: E731
+    changed(open_trace(trained), tmp_path / "fused", tapped, runtime="cpp-executor")
+    report = to_json(compare_traces(trained, tmp_path / "fused"))
+    assert report["verdict"] == "invalid"
+    assert "holds no results of the stage decoder without taps" in report["failure"]
+    changed(open_trace(trained), tmp_path / "foreign", tapped)
+    report = to_json(compare_traces(trained, tmp_path / "foreign"))
+    assert report["verdict"] == "agree", report["cause"]
+    assert any("without taps" in note for note in report["notes"])
+
+
 def test_another_byte_order_is_refused(trained, tmp_path):
     trace = changed(open_trace(trained), tmp_path / "b", lambda node, values: values)
     node = next(node for node in trace.nodes if node.name == "encoder_conv1_fwd")

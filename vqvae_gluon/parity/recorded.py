@@ -204,6 +204,13 @@ def _compare_stage(
     found = judge_stage(report, reference, candidate, max_memory)
     for name, output in found.outputs.items():
         add_output(report, _OUTPUTS.get(stage, name), output)
+    if not theirs.stage(stage + _UNTAPPED):
+        why = f"holds no results of the stage {stage} without taps; record it with 'vqvae-gluon parity record'"
+        runtime = RUNTIMES.get(theirs.runtime)
+        if runtime is not None and runtime.fuses:  # What it gives with taps is another program's.
+            report.failure = InputError(theirs.path, why)
+        else:
+            report.notes.append(f"{theirs.path} {why}")
     if found.unjudged:
         why = f"{len(found.unjudged)} nodes lie behind values that jumped; compare both runtimes on one machine"
         report.failure = InputError(theirs.path, why)
