@@ -70,12 +70,15 @@ def record_export(
     return open_trace(path)
 
 
-def compare_traces(reference: Path, candidate: Path, max_memory: int = MAX_MEMORY) -> Report:
+def compare_traces(reference: Path, candidate: Path, max_memory: int = MAX_MEMORY, black_box: bool = False) -> Report:
     """Compare two recorded traces, node by node.
 
     The reference's trace must hold its network, as ``parity record`` writes it: the arbiter runs it here. The
     candidate's may come from anywhere. Bit equality is expected if library, processor and number of threads are the
     same on both sides and neither runtime rewrites graphs; otherwise the arbiter's bounds.
+
+    Args:
+        black_box: do not look at the candidate's files, if its trace holds them.
 
     Raises:
         InputError: a trace is not whole, or the reference's holds no network.
@@ -97,7 +100,7 @@ def compare_traces(reference: Path, candidate: Path, max_memory: int = MAX_MEMOR
         report.add(node.key, NodeReport(comparison, reason=reason))
     with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
         for stage in stages:
-            _compare_stage(report, ours, theirs, networks[stage], stage, Path(directory), max_memory)
+            _compare_stage(report, ours, theirs, networks[stage], stage, Path(directory), max_memory, black_box)
     if ENCODER in stages:
         report.codes = _codes(report, ours, theirs)
         for node in ours.stage(OUTPUT):
@@ -182,11 +185,18 @@ def _expect_equal_bits(ours: Trace, theirs: Trace) -> bool:
 
 
 def _compare_stage(
-    report: Report, ours: Trace, theirs: Trace, network: Network, stage: str, directory: Path, max_memory: int
+    report: Report,
+    ours: Trace,
+    theirs: Trace,
+    network: Network,
+    stage: str,
+    directory: Path,
+    max_memory: int,
+    black_box: bool,
 ) -> None:
     """Compare one graph of two traces. What a foreign trace does not tell of its network is taken for the same."""
     own = _network(theirs, stage)
-    deployed = read_network(own) if own.symbol.exists() else network
+    deployed = read_network(own) if own.symbol.exists() and not black_box else network
     reference = RecordedSide(ours, network, stage, directory)
     missing = [name for name in (*reference.wanted(), *network.unbound()) if (stage, name) not in ours.by_key()]
     if missing:
