@@ -2,14 +2,20 @@
 
 import hashlib
 import json
+import os
 import struct
+import subprocess
 
+import networks
 import numpy as np
 import pytest
 from conftest import PRETRAINED, run_reconstruct
 
+from vqvae_gluon.artifacts.bundle import GraphFiles
+from vqvae_gluon.artifacts.trace import environment
 from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE
+from vqvae_gluon.runtimes.cpp import CppRuntime, find_binary
 
 ENGINES = {"cachedop": "cpp", "executor": "cpp-executor", "predict": "cpp-predict"}
 DTYPES = ["float32", "float64", "float16", "uint8", "int32", "int8", "int64"]
@@ -113,6 +119,33 @@ def test_a_trace_tells_where_it_was_made(bundle_runs, engine):
     assert index["environment"]["mxnet"] == mx.__version__ == "1.9.1"
     assert index["environment"]["threads"].isdigit()
     assert isinstance(index["environment"]["processor"], str)
+
+
+def test_both_languages_tell_the_same_settings(tmp_path, monkeypatch):
+    values = {
+        "MXNET_SAFE_ACCUMULATION": "1",
+        "MXNET_B2": "x y",
+        "MXNET_B": "2",
+        "MXNET_EMPTY": "",
+        "MXNET_HOME": str(tmp_path),
+        "MXNET_SUBGRAPH_VERBOSE": "1",
+    }
+    for name, value in values.items():
+        monkeypatch.setenv(name, value)
+    case = Case(tmp_path, mx.sym.tanh(mx.sym.var("x")))
+    case.run({"x": float32(2, 3)})
+    assert case.index()["environment"] == environment()
+    assert environment()["settings"] == "MXNET_B=2 MXNET_B2=x y MXNET_SAFE_ACCUMULATION=1"
+
+
+def test_a_runtime_takes_settings(tmp_path):
+    case = Case(tmp_path, mx.sym.tanh(mx.sym.var("x")))
+    files, values = GraphFiles(case.symbol, case.params), {"x": float32(2, 3)}
+    runtime = CppRuntime(settings={"MXNET_SAFE_ACCUMULATION": "1", "OMP_NUM_THREADS": "1"})
+    where = runtime.trace_graph(files, values, "graph", tmp_path / "with").environment
+    assert (where["threads"], where["settings"]) == ("1", "MXNET_SAFE_ACCUMULATION=1")
+    where = CppRuntime().trace_graph(files, values, "graph", tmp_path / "without").environment
+    assert where == environment()
 
 
 def test_executor_and_predict_fuse_as_mxnet_does(bundle_runs):
@@ -233,7 +266,7 @@ def test_what_cannot_be_kept(tmp_path):
     check_failed(run_reconstruct("--bundle", PRETRAINED, "--keep", "names", "digit.png"), USAGE, "--keep")
 
 
-@pytest.mark.parametrize("option", ["--engine", "--taps"])
+@pytest.mark.parametrize("option", ["--engine", "--fusion", "--taps"])
 def test_what_is_no_engine_and_no_taps(option):
     check_failed(run_reconstruct("--bundle", PRETRAINED, option, "bogus", "digit.png"), USAGE, option, "bogus")
 
@@ -303,7 +336,7 @@ def test_what_is_fused_is_what_mxnet_gives_in_python_as_well(tmp_path, tapped):
     executor.copy_params_from({name: mx.nd.array(array) for name, array in parameters.items()})
     expected = [output.asnumpy() for output in executor.forward(x=mx.nd.array(inputs["x"]))]
     for engine in ("executor", "predict"):
-        results = case.run(inputs, "--engine", engine, "--taps", "all" if tapped else "none")
+        results = case.run(inputs, "--engine", engine, "--fusion", "mxnet", "--taps", "all" if tapped else "none")
         for result, values in zip(list(results.values())[-len(expected) :], expected):
             np.testing.assert_array_equal(result, values)
 
@@ -329,9 +362,77 @@ def test_what_mxnet_cannot_bind_is_told(tmp_path, engine):
     y = x + convolution(convolution(mx.sym.relu(x, name="relu"), "c0", True), "c1", False)
     shapes = {"c0_weight": (4, 4, 3, 3), "c0_bias": (4,), "c1_weight": (4, 4, 3, 3), "c1_bias": (4,)}
     case = Case(tmp_path, y, {f"arg:{name}": float32(*shape) for name, shape in shapes.items()})
-    check_failed(
-        case.start({"x": float32(1, 4, 8, 8)}, "--engine", engine), FAILED, "input_nodes().size() == in_shapes->size()"
-    )
+    result = case.start({"x": float32(1, 4, 8, 8)}, "--engine", engine, "--fusion", "mxnet")
+    check_failed(result, FAILED, "input_nodes().size() == in_shapes->size()")
+
+
+def test_taps_fuse_nothing_unless_that_is_asked_for(tmp_path):
+    """Fused, the convolution and its activation are one result."""
+    shapes = {"arg:c0_weight": (4, 4, 3, 3), "arg:c0_bias": (4,)}
+    parameters = {name: float32(*shape) for name, shape in shapes.items()}
+    case = Case(tmp_path, convolution(mx.sym.var("x"), "c0", True), parameters)
+    values = float32(1, 4, 8, 8)
+    expected = case.run({"x": values})
+    convolved, activated = list(expected)[1:]
+    for engine in ("executor", "predict"):
+        check_equal(case.run({"x": values}, "--engine", engine), expected)
+        fused = case.run({"x": values}, "--engine", engine, "--fusion", "mxnet")
+        np.testing.assert_array_equal(fused[convolved], fused[activated])
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("residual")
+    np.save(directory / "data.npy", float32(2, 3, 32, 32))
+    return networks.residual(directory / "net"), directory / "data.npy"
+
+
+def run_residual(residual, directory, *arguments, **settings):
+    """Run the residual network; gives standard error and the outputs."""
+    files, values = residual
+    result = subprocess.run(
+        [find_binary(), "--symbol", files.symbol, "--params", files.params, "--input", f"data={values}",
+         "--trace", directory / "trace", "--taps", "none", *arguments],
+        capture_output=True, text=True, check=False, env={**os.environ, **settings},
+    )  # fmt: skip
+    assert result.returncode == DONE, result.stderr
+    rows = json.loads((directory / "trace/trace.json").read_text())["nodes"]
+    return result.stderr, [np.load(directory / "trace" / row["file"]) for row in rows]
+
+
+@pytest.mark.parametrize("engine", ["executor", "predict"])
+def test_a_graph_that_mxnet_fuses_wrongly_is_not_fused(residual, tmp_path, engine):
+    quiet, expected = run_residual(residual, tmp_path)
+    assert quiet == ""
+    said, safe = run_residual(residual, tmp_path, "--engine", engine)
+    symbol = residual[0].symbol
+    why = f"fusion is off, for MXNet would compute encoder_block0_sum of {symbol} and 1 more wrongly"
+    assert said == f"reconstruct: note: {why}\n"
+    for ours, theirs in zip(expected, safe):
+        np.testing.assert_array_equal(ours, theirs)
+    quiet, fused = run_residual(residual, tmp_path, "--engine", engine, "--fusion", "mxnet")
+    assert quiet == ""
+    assert np.abs(fused[1] - expected[1]).max() > 1
+
+
+@pytest.mark.parametrize("engine", ["executor", "predict"])
+def test_what_the_user_chose_to_fuse_stays(residual, tmp_path, engine):
+    _, expected = run_residual(residual, tmp_path)
+    said, fused = run_residual(residual, tmp_path, "--engine", engine, MXNET_SUBGRAPH_BACKEND="MKLDNN")
+    assert said.startswith("reconstruct: note: MXNET_SUBGRAPH_BACKEND=MKLDNN may compute encoder_block0_sum of ")
+    assert said.endswith("wrongly; unset it\n")
+    assert np.abs(fused[1] - expected[1]).max() > 1
+    said, plain = run_residual(residual, tmp_path, "--engine", engine, MXNET_SUBGRAPH_BACKEND="NONE")
+    assert "note" not in said
+    np.testing.assert_array_equal(plain[1], expected[1])
+
+
+@engines
+def test_the_shipped_network_needs_no_note(tmp_path, engine):
+    result = run_reconstruct(
+        "--bundle", PRETRAINED, "--engine", engine, "--output", tmp_path, PRETRAINED / "digits/00.png"
+    )  # fmt: skip
+    assert (result.returncode, result.stderr) == (DONE, "")
 
 
 def old_parameters(arrays):

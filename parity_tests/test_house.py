@@ -76,7 +76,7 @@ except SystemExit:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("command", ["train", "export", "encode", "decode", "reconstruct", "parity"])
+@pytest.mark.parametrize("command", ["train", "export", "encode", "decode", "reconstruct", "parity", "faults"])
 def test_every_command_has_help_with_examples(command):
     result = run_cli(command, "--help")
     assert result.returncode == 0

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from vqvae_gluon.compat import mx
-from vqvae_gluon.config import PRESETS
+from vqvae_gluon.config import PRESETS, Config
 from vqvae_gluon.data.images import to_tensor
 from vqvae_gluon.model.quantizer import VectorQuantizer
-from vqvae_gluon.model.vqvae import VQVAE, CodesToImages, ImagesToCodes
+from vqvae_gluon.model.vqvae import VQVAE, CodesToImages, ImagesToCodes, Residual
 
 K, D = 8, 4
 
@@ -27,11 +27,28 @@ def z_e():
     return array
 
 
-@pytest.fixture
-def network():
-    model = VQVAE(PRESETS["mnist"].model)
+def initialized(preset):
+    model = VQVAE(PRESETS[preset].model)
     model.initialize(mx.init.Xavier())
     return model
+
+
+@pytest.fixture
+def network():
+    return initialized("mnist")
+
+
+@pytest.fixture
+def residual():
+    return initialized("cifar10")
+
+
+@pytest.fixture
+def photos():
+    """Four RGB images with some structure, uint8 (4, 32, 32, 3)."""
+    rows, columns = np.mgrid[0:32, 0:32]
+    waves = [np.sin(rows / (k + 2) + c) * np.cos(columns / (c + 3) + k) for k in range(4) for c in range(3)]
+    return (127 * np.reshape(waves, (4, 3, 32, 32)) + 128).astype("uint8").transpose(0, 2, 3, 1)
 
 
 def rows_of(z_e):
@@ -131,6 +148,62 @@ def test_the_mnist_preset_is_the_earlier_projects_network(network):
     assert PRESETS["mnist"].model.commitment_cost == 0.25
 
 
+def test_the_cifar10_preset_is_the_standard_residual_network(residual):
+    """van den Oord et al. 2017, section 4.1, with the widths of Sonnet's example."""
+    shapes = {name: parameter.shape for name, parameter in residual.collect_params().items()}
+    block = {
+        "conv0_weight": (32, 128, 3, 3),
+        "conv0_bias": (32,),
+        "conv1_weight": (128, 32, 1, 1),
+        "conv1_bias": (128,),
+    }
+    expected = {
+        "encoder_conv0_weight": (64, 3, 4, 4),
+        "encoder_conv1_weight": (128, 64, 4, 4),
+        "encoder_stem_weight": (128, 128, 3, 3),
+        "encoder_latent_weight": (64, 128, 1, 1),
+        "quantizer_codebook": (512, 64),
+        "decoder_stem_weight": (128, 64, 3, 3),
+        "decoder_upconv0_weight": (128, 64, 4, 4),
+        "decoder_image_weight": (64, 3, 4, 4),
+    }
+    for half in ("encoder", "decoder"):
+        expected |= {f"{half}_block{i}_{name}": shape for i in range(2) for name, shape in block.items()}
+    weights = {name: shape for name, shape in shapes.items() if "_block" in name or not name.endswith("bias")}
+    assert weights == expected
+    assert len(shapes) - len(weights) == 7  # A bias for each of the other convolutions.
+    preset = PRESETS["cifar10"]
+    assert (preset.training.batch_size, preset.training.learning_rate, preset.training.data) == (32, 3e-4, "images")
+    assert preset.model.commitment_cost == 0.25
+    assert preset.model.stride == 4
+
+
+def test_a_block_adds_to_what_it_is_given():
+    block = Residual(6, 2, prefix="block_")
+    block.initialize(mx.init.Normal(0.5))
+    x = mx.nd.random.normal(shape=(2, 6, 5, 5))
+    inner = mx.nd.relu(block.conv0(mx.nd.relu(x)))
+    np.testing.assert_allclose(block(x).asnumpy(), (x + block.conv1(inner)).asnumpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_configs_from_before_the_blocks_are_read():
+    written = PRESETS["mnist"].to_json()
+    assert Config.from_json(written) == PRESETS["mnist"]
+    for name in ("residual_blocks", "residual_channels"):
+        del written["model"][name]
+    assert Config.from_json(written) == PRESETS["mnist"]
+    del written["model"]["embedding_dim"]
+    with pytest.raises(ValueError, match="fields"):
+        Config.from_json(written)
+
+
+@pytest.mark.parametrize("change", [{"residual_blocks": 1}, {"residual_channels": 8}, {"residual_blocks": -1}])
+def test_a_config_with_half_of_a_block_is_refused(change):
+    written = PRESETS["mnist"].to_json()
+    with pytest.raises(ValueError, match="residual"):
+        Config.from_json({**written, "model": {**written["model"], **change}})
+
+
 def test_the_last_layer_is_the_transposed_convolution_with_its_kernel_turned_around():
     convolution = mx.gluon.nn.Conv2D(1, 3, padding=1, in_channels=5)
     transposed = mx.gluon.nn.Conv2DTranspose(1, 3, padding=1, in_channels=5)
@@ -153,20 +226,37 @@ def test_no_shape_is_baked_in(network, batch, height, width, hybrid):
     assert [loss.shape for loss in losses] == [(1,)] * 3
 
 
-def test_every_parameter_gets_a_gradient(network, digits):
+def check_gradients(model, images):
     with mx.autograd.record():
-        _, _, mse, codebook_loss, commitment_loss = network(mx.nd.array(to_tensor(digits[:16])))
+        _, _, mse, codebook_loss, commitment_loss = model(mx.nd.array(to_tensor(images)))
         loss = mse + codebook_loss + 0.25 * commitment_loss
     loss.backward()
-    assert all(parameter.grad().asnumpy().any() for parameter in network.collect_params().values())
+    assert all(parameter.grad().asnumpy().any() for parameter in model.collect_params().values())
+
+
+def test_every_parameter_gets_a_gradient(network, digits):
+    check_gradients(network, digits[:16])
+
+
+def test_every_parameter_of_the_residual_network_gets_a_gradient(residual, photos):
+    check_gradients(residual, photos)
+
+
+def check_exported_halves(model, images):
+    tensor = mx.nd.array(to_tensor(images))
+    reconstruction, codes, *_ = model(tensor)
+    exported_codes = ImagesToCodes(model)(tensor)
+    np.testing.assert_array_equal(exported_codes.asnumpy(), codes.asnumpy())
+    exported = CodesToImages(model)(exported_codes).asnumpy()
+    np.testing.assert_allclose(exported, reconstruction.asnumpy() * 255, atol=1e-3)
+    assert exported.shape == tensor.shape
+    assert exported.min() >= 0
+    assert exported.max() <= 255
 
 
 def test_the_exported_halves_are_the_trained_network(network, digits):
-    images = mx.nd.array(to_tensor(digits[:4]))
-    reconstruction, codes, *_ = network(images)
-    exported_codes = ImagesToCodes(network)(images)
-    np.testing.assert_array_equal(exported_codes.asnumpy(), codes.asnumpy())
-    exported = CodesToImages(network)(exported_codes).asnumpy()
-    np.testing.assert_allclose(exported, reconstruction.asnumpy() * 255, atol=1e-3)
-    assert exported.min() >= 0
-    assert exported.max() <= 255
+    check_exported_halves(network, digits[:4])
+
+
+def test_the_exported_halves_are_the_trained_residual_network(residual, photos):
+    check_exported_halves(residual, photos)

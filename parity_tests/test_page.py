@@ -197,7 +197,7 @@ def test_the_first_divergent_node_is_named_at_the_top_and_linked_with_its_row(br
     with opened(browser, pages["diverge"], size) as page:
         assert page.locator("h1").inner_text().endswith("DIVERGE")
         assert in_view(page, "h1")
-        assert page.locator("#cause").inner_text().startswith("Cause: parameter differs. encoder_latent_weight")
+        assert page.locator("#cause").inner_text().startswith("Cause: one corrupted value. encoder_latent_weight")
         link = "header h2 a"
         assert page.locator(link).inner_text() == "encoder/encoder_latent_fwd"
         assert in_view(page, link)

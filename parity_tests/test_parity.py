@@ -85,7 +85,7 @@ def test_one_changed_weight_names_its_layer(bundle, digits, stage, parameter, no
     report = judge(bundle, digits[:8])
     assert report["verdict"] == "diverge"
     assert (report["first_divergent"]["stage"], report["first_divergent"]["node"]) == (stage, node)
-    assert report["cause"]["name"] == "parameter differs"
+    assert report["cause"]["name"] == "one corrupted value"
     assert report["cause"]["evidence"].startswith(f"{parameter}: 1 of ")
 
 
@@ -127,7 +127,8 @@ def test_another_graph_is_found_by_its_numbers_and_its_file(bundle, digits):
     report = judge(bundle, digits[:8])
     assert report["verdict"] == "diverge"
     assert report["first_divergent"]["node"] == "decoder_relu0_fwd"
-    assert report["cause"]["name"] == "graph differs"
+    assert report["cause"]["name"] == "operator attribute"
+    assert "act_type is relu against softrelu" in report["cause"]["evidence"]
 
 
 def test_the_decoder_is_judged_on_the_references_codes(bundle, digits):
@@ -148,7 +149,10 @@ def test_an_operator_that_these_images_do_not_show_is_found_all_the_same(bundle,
     report = judge(bundle, digits[:4])
     assert all(node["equal"] for node in report["nodes"])
     assert report["verdict"] == "diverge"
-    assert report["cause"] == {"name": "graph differs", "evidence": "reconstruction: a_max is 255.0 against 1000.0"}
+    assert report["cause"] == {
+        "name": "operator attribute",
+        "evidence": "reconstruction: a_max is 255.0 against 1000.0",
+    }
     assert report["first_divergent"]["node"] == "reconstruction"
 
 

@@ -4,7 +4,9 @@ import argparse
 import dataclasses
 import json
 import math
+import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import NoReturn, Optional
 
@@ -17,6 +19,7 @@ from vqvae_gluon.errors import DIVERGED, DONE, FAILED, REJECTED, USAGE, InputErr
 _PROGRAM = "vqvae-gluon"
 _RECORDED = 64  # images of a trace, unless told otherwise
 _VERDICT_EXIT_CODES = {"agree": DONE, "diverge": DIVERGED, "invalid": REJECTED}
+_PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained" / "mnist"
 _EXIT_CODES = "exit codes: 0 done and in agreement, 1 failed, 2 usage, 3 input rejected, 4 divergence found"
 
 
@@ -123,7 +126,7 @@ def _parity(options: argparse.Namespace) -> int:
 
     _make_room(options)
     sides = RUNTIMES[options.reference](), RUNTIMES[options.candidate]()
-    limits = {"max_memory": options.max_memory << 20, "repeat": options.repeat}
+    limits = {"max_memory": options.max_memory << 20, "repeat": options.repeat, "repro": options.repro}
     if options.bundle is not None:
         images = _images(options)
         theirs = options.candidate_bundle or options.bundle
@@ -171,7 +174,48 @@ def _parity_record(options: argparse.Namespace) -> int:
 def _parity_compare(options: argparse.Namespace) -> int:
     from vqvae_gluon.parity.recorded import compare_traces
 
-    return _tell(compare_traces(options.reference, options.candidate, options.max_memory << 20), options)
+    limit = options.max_memory << 20
+    return _tell(compare_traces(options.reference, options.candidate, limit, repro=options.repro), options)
+
+
+def _faults(options: argparse.Namespace) -> int:
+    from vqvae_gluon.parity import matrix
+    from vqvae_gluon.parity.matrix_report import to_text, write_html
+
+    if options.html:
+        options.html.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="vqvae-faults.") as name:
+        directory = Path(name)
+        bundles = {
+            "mnist": lambda: (_PRETRAINED, _PRETRAINED / "digits"),
+            "cifar10": lambda: (_seeded_bundle("cifar10", directory / "cifar10.bundle"), None),
+        }
+        found = matrix.specimens(bundles, directory, options.model)
+        result = matrix.judge_all(found, options.kind, options.fast, options.jobs)
+    print(json.dumps(result.to_json(), indent=2) if options.json else to_text(result))
+    if options.html:
+        print(f"report: {write_html(result, options.html)}", file=sys.stderr)
+    return DONE if result.as_it_must_be else DIVERGED
+
+
+def _seeded_bundle(preset: str, path: Path) -> Path:
+    """A preset's network with random weights from a seed, as a bundle. The rows of its codebook are latents of
+    pictures, as of one that was trained: of other rows it would choose a few alone."""
+    from vqvae_gluon.artifacts.export import export_bundle
+    from vqvae_gluon.compat import mx
+    from vqvae_gluon.data.images import to_tensor
+    from vqvae_gluon.model.vqvae import VQVAE
+    from vqvae_gluon.parity.specimens import initialized, pictures
+
+    config = PRESETS[preset]
+    stride, channels = config.model.stride, config.model.image_channels
+    model = initialized(VQVAE(config.model), (1, channels, stride, stride))
+    images = pictures(64, 8 * stride, channels, seed=1)
+    latents = model.encoder(mx.nd.array(to_tensor(images)) / 255).asnumpy()
+    vectors = latents.transpose(0, 2, 3, 1).reshape(-1, config.model.embedding_dim)
+    chosen = np.random.default_rng(0).choice(len(vectors), config.model.num_embeddings, replace=False)
+    model.quantizer.codebook.set_data(mx.nd.array(vectors[chosen]))
+    return export_bundle(path, config, model, {"name": "random weights", "sha256": ""}, 0, {}).path
 
 
 def _make_room(options: argparse.Namespace) -> None:
@@ -219,6 +263,9 @@ def _tell(report, options: argparse.Namespace) -> int:
         from vqvae_gluon.parity.page import write_html
 
         print(f"report: {write_html(report, options.html)}", file=sys.stderr)
+    if options.repro:
+        nothing = "nothing was written, the two agree" if report.verdict == "agree" else "nothing could be written"
+        print(f"repro: {options.repro if (options.repro / 'README.md').exists() else nothing}", file=sys.stderr)
     if report.verdict == INVALID and report.failure is not None:
         raise report.failure
     return _VERDICT_EXIT_CODES[report.verdict]
@@ -287,6 +334,7 @@ def _parser() -> argparse.ArgumentParser:
             "--preset mnist",
             "--epochs 1 --batch-size 128 --learning-rate 1e-3 --output runs/short",
             "--dataset images --data faces",
+            "--preset cifar10 --data photos",
         ],
     )
     schedule = PRESETS["mnist"].training
@@ -393,6 +441,22 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("candidate", type=Path, metavar="TRACE_B", help="the side under test")
     _add_memory(compare)
     _add_report(compare)
+
+    faults = add(
+        "faults",
+        _faults,
+        "plant faults in networks and show that the harness finds them, and that it lets pass what is harmless",
+        ["--fast", "--html matrix", "--model residual --kind 'graph fusion' --kind eps"],
+    )
+    faults.add_argument("--json", action="store_true", help="print the matrix as JSON")
+    faults.add_argument("--html", type=Path, metavar="DIR", help="write the matrix as a page")
+    faults.add_argument("--model", action="append", default=[], metavar="NAME", help="a network; several times")
+    faults.add_argument(
+        "--kind", action="append", default=[], metavar="NAME", help="a kind of fault, without controls; several times"
+    )
+    faults.add_argument("--fast", action="store_true", help="every kind of fault and of control once")
+    jobs = len(os.sched_getaffinity(0))
+    faults.add_argument("--jobs", type=_positive, default=jobs, metavar="N", help=f"processes (default: {jobs})")
     return parser
 
 
@@ -427,6 +491,9 @@ def _add_report(command: argparse.ArgumentParser) -> None:
     command.add_argument("--json", action="store_true", help="print the report as JSON")
     command.add_argument("--junit", type=Path, metavar="FILE", help="write the report as JUnit XML")
     command.add_argument("--html", type=Path, metavar="DIR", help="write the report as a page, with pictures")
+    command.add_argument(
+        "--repro", type=Path, metavar="DIR", help="write the first divergence as a folder to be reported upstream"
+    )
 
 
 # Named here so that --help does not load MXNet; a test holds them against vqvae_gluon.runtimes.RUNTIMES.

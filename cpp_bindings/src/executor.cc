@@ -1,4 +1,5 @@
-// The symbol executor, as users of the Symbol API bind it: with MXNet's defaults, which fuse operators.
+// The symbol executor, as users of the Symbol API bind it: with MXNet's defaults, which fuse operators, or without
+// that.
 #include <map>
 #include <string>
 #include <vector>
@@ -13,7 +14,7 @@ using mxnet::check;
 
 class Executor final : public Runner {
  public:
-  Executor(SymbolHandle symbol, const Bound& bound) : symbol_(symbol), bound_(bound) {}
+  Executor(SymbolHandle symbol, const Bound& bound, bool fuse) : symbol_(symbol), bound_(bound), fuse_(fuse) {}
 
   void run(const Feed& feed, const Sink& sink) override {
     if (Signature wanted = signature(feed); !executor_ || wanted != signature_) {
@@ -59,6 +60,7 @@ class Executor final : public Runner {
     std::uint32_t auxiliary_count = 0;
     NDArrayHandle* auxiliary_arrays = nullptr;
     ExecutorHandle handle = nullptr;
+    const mxnet::FusionOff off(!fuse_);
     check(api().MXExecutorSimpleBindEx(symbol_, mxnet::kCpu, 0, 0, nullptr, nullptr, nullptr, 0, nullptr, &no_gradients,
                                        shapes.size(), shapes.names.data(), shapes.extents.data(), shapes.begins.data(),
                                        shapes.size(), shapes.names.data(), types.data(), 0, nullptr, nullptr, 0,
@@ -78,6 +80,7 @@ class Executor final : public Runner {
 
   SymbolHandle symbol_;
   const Bound& bound_;
+  bool fuse_;
   mxnet::Executor executor_;
   Signature signature_;                         // Of what is bound.
   std::map<std::string, mxnet::Array> arrays_;  // What is bound, by name: inputs, parameters, auxiliary states.
@@ -85,8 +88,8 @@ class Executor final : public Runner {
 
 }  // namespace
 
-std::unique_ptr<Runner> make_executor(SymbolHandle symbol, const Bound& bound) {
-  return std::make_unique<Executor>(symbol, bound);
+std::unique_ptr<Runner> make_executor(SymbolHandle symbol, const Bound& bound, bool fuse) {
+  return std::make_unique<Executor>(symbol, bound, fuse);
 }
 
 }  // namespace vqvae

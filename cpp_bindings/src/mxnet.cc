@@ -9,6 +9,7 @@
 #include <string>
 
 #include "vqvae/error.hpp"
+#include "vqvae/fusion.hpp"
 
 namespace vqvae::mxnet {
 namespace {
@@ -80,6 +81,16 @@ Api load() {
 const Api& api() {
   static const Api loaded = load();
   return loaded;
+}
+
+FusionOff::FusionOff(bool wanted) : set_(wanted && !fusion_is_chosen()) {
+  // NONE would do, too, but MXNet writes a line about it to standard error every time. This back end of its own fuses
+  // what it is told to, and is told nothing.
+  constexpr int kReplace = 1;
+  if (set_) setenv(kFusionVariable, "default", kReplace);
+}
+FusionOff::~FusionOff() {
+  if (set_) unsetenv(kFusionVariable);
 }
 
 std::string last_error() { return reason(api().MXGetLastError()); }

@@ -72,6 +72,19 @@ struct Api {
 // call loads it; it may come from any one thread. Throws RuntimeFailure.
 const Api& api();
 
+// While it lives and `wanted` is true, graphs are bound without fusion, unless the user has chosen what fuses. MXNet
+// must be at rest: it reads its variables in threads of its own.
+class FusionOff {
+ public:
+  explicit FusionOff(bool wanted);
+  FusionOff(const FusionOff&) = delete;
+  FusionOff& operator=(const FusionOff&) = delete;
+  ~FusionOff();
+
+ private:
+  bool set_;
+};
+
 // The reason that the last failed call gave.
 std::string last_error();
 

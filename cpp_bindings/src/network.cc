@@ -47,11 +47,14 @@ std::vector<Output> list_outputs(SymbolHandle symbol, const std::string& what) {
 
 class Network::Impl {
  public:
-  Impl(Export network, const std::vector<std::string>& inputs, Engine engine)
+  Impl(Export network, const std::vector<std::string>& inputs, Engine engine, Fusion fusion)
       : engine_(engine),
+        fuse_(fusion == Fusion::kMXNet || engine == Engine::kCachedOp || misfused(network.graph).empty()),
         params_file_(std::move(network.params_name)),
         json_(std::move(network.graph.json)),
         operators_(std::move(network.graph.operators)) {
+    plain_.fuse = fuse_;
+    tapped_.fuse = fusion == Fusion::kMXNet;
     bound_.file = std::move(network.graph.name);
     if (engine_ == Engine::kPredict) {
       bound_.params = std::move(network.params_bytes);
@@ -77,7 +80,7 @@ class Network::Impl {
 
   void run(const Inputs& inputs, const Sink& sink) {
     const Feed feed = prepare(inputs);
-    if (!plain_.runner) plain_.runner = make(json_, plain_.symbol.get());
+    if (!plain_.runner) plain_.runner = make(json_, plain_);
     run(plain_, feed, sink);
   }
 
@@ -87,7 +90,7 @@ class Network::Impl {
     if (!tapped_.runner) {
       const char* json = "";
       if (engine_ == Engine::kPredict) check(api().MXSymbolSaveToJSON(tapped_.symbol.get(), &json), bound_.file);
-      tapped_.runner = make(json, tapped_.symbol.get());
+      tapped_.runner = make(json, tapped_);
     }
     run(tapped_, feed, sink);
   }
@@ -97,6 +100,7 @@ class Network::Impl {
   struct Plan {
     mxnet::Symbol symbol;
     std::vector<std::pair<std::string, std::string>> outputs;
+    bool fuse = true;
     std::unique_ptr<Runner> runner;
   };
 
@@ -149,16 +153,16 @@ class Network::Impl {
     tapped_.symbol.reset(handle);
   }
 
-  std::unique_ptr<Runner> make(const std::string& json, SymbolHandle symbol) const {
+  std::unique_ptr<Runner> make(const std::string& json, const Plan& plan) const {
     switch (engine_) {
       case Engine::kExecutor:
-        return make_executor(symbol, bound_);
+        return make_executor(plan.symbol.get(), bound_, plan.fuse);
       case Engine::kPredict:
-        return make_predict(json, symbol, bound_);
+        return make_predict(json, plan.symbol.get(), bound_, plan.fuse);
       case Engine::kCachedOp:
         break;
     }
-    return make_cachedop(symbol, bound_);
+    return make_cachedop(plan.symbol.get(), bound_);
   }
 
   // What of the inputs the graph takes, once the parameters are shown to fit it.
@@ -225,6 +229,7 @@ class Network::Impl {
   }
 
   Engine engine_;
+  bool fuse_;  // The graph, where no node is tapped.
   std::string params_file_;
   std::string json_;
   std::map<std::string, std::string> operators_;
@@ -237,8 +242,8 @@ class Network::Impl {
   Plan tapped_;
 };
 
-Network::Network(Export network, const std::vector<std::string>& inputs, Engine engine)
-    : impl_(std::make_unique<Impl>(std::move(network), inputs, engine)) {}
+Network::Network(Export network, const std::vector<std::string>& inputs, Engine engine, Fusion fusion)
+    : impl_(std::make_unique<Impl>(std::move(network), inputs, engine, fusion)) {}
 Network::Network(Network&&) noexcept = default;
 Network& Network::operator=(Network&&) noexcept = default;
 Network::~Network() = default;

@@ -17,9 +17,10 @@ using mxnet::check;
 
 class Predict final : public Runner {
  public:
-  Predict(std::string json, SymbolHandle symbol, const Bound& bound)
+  Predict(std::string json, SymbolHandle symbol, const Bound& bound, bool fuse)
       : json_(std::move(json)),
         bound_(bound),
+        fuse_(fuse),
         auxiliaries_(mxnet::names(api().MXSymbolListAuxiliaryStates, symbol, bound.file)) {
     check(api().MXSymbolGetNumOutputs(symbol, &outputs_), bound_.file);
     if (bound_.params.size() > static_cast<std::size_t>(std::numeric_limits<int>::max())) {
@@ -56,6 +57,7 @@ class Predict final : public Runner {
     std::vector<const char*> typed = shapes.names;
     for (const auto& [name, parameter] : bound_.parameters) shapes.add(name, parameter.shape);
     PredictorHandle handle = nullptr;
+    const mxnet::FusionOff off(!fuse_);
     check(api().MXPredCreateEx(json_.c_str(), bound_.params.data(), static_cast<int>(bound_.params.size()), mxnet::kCpu,
                                0, shapes.size(), shapes.names.data(), shapes.begins.data(), shapes.extents.data(),
                                static_cast<std::uint32_t>(typed.size()), typed.data(), types.data(), &handle),
@@ -80,6 +82,7 @@ class Predict final : public Runner {
 
   std::string json_;
   const Bound& bound_;
+  bool fuse_;
   std::vector<std::string> auxiliaries_;
   std::uint32_t outputs_ = 0;
   mxnet::Predictor predictor_;
@@ -88,8 +91,8 @@ class Predict final : public Runner {
 
 }  // namespace
 
-std::unique_ptr<Runner> make_predict(std::string json, SymbolHandle symbol, const Bound& bound) {
-  return std::make_unique<Predict>(std::move(json), symbol, bound);
+std::unique_ptr<Runner> make_predict(std::string json, SymbolHandle symbol, const Bound& bound, bool fuse) {
+  return std::make_unique<Predict>(std::move(json), symbol, bound, fuse);
 }
 
 }  // namespace vqvae

@@ -27,12 +27,12 @@ void record(TraceWriter* trace, const std::string& stage, Network* network, cons
 
 }  // namespace
 
-Predictor::Predictor(Bundle bundle, Engine engine)
+Predictor::Predictor(Bundle bundle, Engine engine, Fusion fusion)
     : channels_(bundle.channels),
       stride_(bundle.stride),
       num_embeddings_(bundle.num_embeddings),
-      encoder_(std::move(bundle.encoder), {kImagesInput}, engine),
-      decoder_(std::move(bundle.decoder), {kCodesInput}, engine) {}
+      encoder_(std::move(bundle.encoder), {kImagesInput}, engine, fusion),
+      decoder_(std::move(bundle.decoder), {kCodesInput}, engine, fusion) {}
 
 void Predictor::check_images(const Tensor& images, const std::string& name) const {
   if (images.dtype != DType::kUint8 || images.shape.size() != 4 || images.data.empty()) {

@@ -1,8 +1,11 @@
 #include "vqvae/trace.hpp"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -33,12 +36,41 @@ std::string processor() {
   return "";
 }
 
+// MXNet's variables that change no number; all others may. vqvae_gluon/artifacts/trace.py has the same.
+const std::set<std::string>& harmless() {
+  static const std::set<std::string> names = {"MXNET_HOME",
+                                              "MXNET_LIBRARY_PATH",
+                                              "MXNET_GLUON_REPO",
+                                              "MXNET_SUBGRAPH_VERBOSE",
+                                              "MXNET_EXEC_VERBOSE_LOGGING",
+                                              "MXNET_STORAGE_FALLBACK_LOG_VERBOSE",
+                                              "MXNET_PROFILER_AUTOSTART",
+                                              "MXNET_PROFILER_MODE"};
+  return names;
+}
+
+// MXNet's other variables, as "A=1 B=2".
+std::string settings() {
+  std::map<std::string, std::string> found;
+  for (char** entry = environ; *entry != nullptr; ++entry) {
+    const std::string text = *entry;
+    const std::size_t equals = text.find('=');
+    if (text.rfind("MXNET_", 0) != 0 || equals == std::string::npos || equals + 1 == text.size()) continue;
+    const std::string name = text.substr(0, equals);
+    if (harmless().count(name) == 0) found[name] = text;
+  }
+  std::string result;
+  for (const auto& [name, text] : found) result += (result.empty() ? "" : " ") + text;
+  return result;
+}
+
 Json environment() {
   Json result;
   result["mxnet"] = mxnet::version();
   result["processor"] = processor();
   const char* threads = std::getenv("OMP_NUM_THREADS");
   result["threads"] = threads == nullptr ? "" : threads;
+  result["settings"] = settings();
   return result;
 }
 

@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <chrono>
+#include <cstdlib>
 #include <filesystem>
 #include <iostream>
 #include <limits>
@@ -19,6 +20,7 @@
 #include "vqvae/bundle.hpp"
 #include "vqvae/error.hpp"
 #include "vqvae/files.hpp"
+#include "vqvae/fusion.hpp"
 #include "vqvae/image.hpp"
 #include "vqvae/network.hpp"
 #include "vqvae/npy.hpp"
@@ -41,7 +43,7 @@ constexpr const char* kExamples =
     "  reconstruct --bundle pretrained/mnist --trace trace digits.npy\n"
     "  reconstruct --symbol net-symbol.json --params net-0000.params --input data=batch.npy --trace trace\n"
     "  reconstruct --symbol net-symbol.json --params net-0000.params --input data=batch.npy --trace trace \\\n"
-    "              --engine executor --taps none\n"
+    "              --engine executor --fusion mxnet --taps none\n"
     "\nexit codes: 0 done, 1 failed, 2 usage, 3 a bundle, image or other input was rejected\n";
 
 struct EngineChoice {
@@ -55,6 +57,9 @@ const std::map<std::string, EngineChoice>& engines() {
   return choices;
 }
 
+constexpr const char* kSafeFusion = "safe";
+constexpr const char* kMXNetFusion = "mxnet";
+
 struct Options {
   std::string bundle;
   bool no_verify = false;
@@ -66,9 +71,38 @@ struct Options {
   std::string stage = "graph";
   std::string trace;
   std::string engine = "cachedop";
+  std::string fusion = kSafeFusion;
   std::string taps = kAllTaps;
   std::string keep;
 };
+
+vqvae::Fusion fusion(const Options& options) {
+  return options.fusion == kSafeFusion ? vqvae::Fusion::kSafe : vqvae::Fusion::kMXNet;
+}
+
+// Say so if MXNet's fusion would compute a graph wrongly.
+void note_fusion(const Options& options, const std::vector<const vqvae::Graph*>& graphs) {
+  const char* chosen = vqvae::fusion_is_chosen() ? std::getenv(vqvae::kFusionVariable) : "";
+  if (fusion(options) == vqvae::Fusion::kMXNet || std::string(chosen) == "NONE") return;
+  if (engines().at(options.engine).engine == vqvae::Engine::kCachedOp) return;
+  std::string first;
+  std::size_t more = 0;
+  for (const vqvae::Graph* graph : graphs) {
+    for (const std::string& node : vqvae::misfused(*graph)) {
+      if (first.empty()) {
+        first = node + " of " + graph->name;
+      } else {
+        ++more;
+      }
+    }
+  }
+  if (first.empty()) return;
+  if (more > 0) first += " and " + std::to_string(more) + " more";
+  std::cerr << "reconstruct: note: "
+            << (*chosen == '\0' ? "fusion is off, for MXNet would compute " + first + " wrongly\n"
+                                : std::string(vqvae::kFusionVariable) + "=" + chosen + " may compute " + first +
+                                      " wrongly; unset it\n");
+}
 
 // Images that are run at once, and the files their reconstructions go to.
 struct Batch {
@@ -124,9 +158,7 @@ bool same_size(const vqvae::Tensor& a, const vqvae::Tensor& b) {
 
 class Reconstruction {
  public:
-  explicit Reconstruction(const Options& options)
-      : options_(options),
-        predictor_(vqvae::read_bundle(options.bundle, !options.no_verify), engines().at(options.engine).engine) {}
+  explicit Reconstruction(const Options& options) : options_(options), predictor_(open(options)) {}
 
   void run() {
     vqvae::make_directory(options_.output);
@@ -155,6 +187,12 @@ class Reconstruction {
   }
 
  private:
+  static vqvae::Predictor open(const Options& options) {
+    vqvae::Bundle bundle = vqvae::read_bundle(options.bundle, !options.no_verify);
+    note_fusion(options, {&bundle.encoder.graph, &bundle.decoder.graph});
+    return vqvae::Predictor(std::move(bundle), engines().at(options.engine).engine, fusion(options));
+  }
+
   // Nothing that was given or written is overwritten.
   void take(const std::string& name, const std::vector<fs::path>& outputs) {
     for (const fs::path& path : outputs) {
@@ -232,7 +270,9 @@ void trace_export(const Options& options) {
   std::optional<std::set<std::string>> kept;
   if (!options.keep.empty()) kept = read_names(options.keep);
   const EngineChoice& choice = engines().at(options.engine);
-  vqvae::Network network(vqvae::read_export(options.symbol, options.params), names, choice.engine);
+  vqvae::Export files = vqvae::read_export(options.symbol, options.params);
+  note_fusion(options, {&files.graph});
+  vqvae::Network network(std::move(files), names, choice.engine, fusion(options));
   vqvae::TraceWriter trace(options.trace, choice.runtime);
   if (kept) trace.keep_only(std::move(*kept));
   if (options.taps == kAllTaps) {
@@ -273,8 +313,12 @@ void add_options(CLI::App* app, Options* options) {
   app->add_option("--trace", options->trace, "directory to record every node's output in");
   std::vector<std::string> names;
   for (const auto& [name, choice] : engines()) names.push_back(name);
-  app->add_option("--engine", options->engine, "what runs the graphs; the last two fuse operators, as MXNet does")
+  app->add_option("--engine", options->engine, "what runs the graphs; the last two fuse operators")
       ->check(CLI::IsMember(names))
+      ->capture_default_str();
+  app->add_option("--fusion", options->fusion,
+                  "safe: none where MXNet computes a graph wrongly for it, nor with taps; mxnet: always")
+      ->check(CLI::IsMember({kSafeFusion, kMXNetFusion}))
       ->capture_default_str();
   app->add_option("--taps", options->taps, "all: record every node; none: what the graphs as deployed give")
       ->check(CLI::IsMember({kAllTaps, kNoTaps}))

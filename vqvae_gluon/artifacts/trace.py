@@ -18,6 +18,13 @@ FORMAT = 1
 INDEX = "trace.json"
 Key = tuple[str, str]
 
+# MXNet's variables that change no number; all others may. cpp_bindings/src/trace.cc has the same.
+_HARMLESS = {
+    *("MXNET_HOME", "MXNET_LIBRARY_PATH", "MXNET_GLUON_REPO"),
+    *("MXNET_SUBGRAPH_VERBOSE", "MXNET_EXEC_VERBOSE_LOGGING", "MXNET_STORAGE_FALLBACK_LOG_VERBOSE"),
+    *("MXNET_PROFILER_AUTOSTART", "MXNET_PROFILER_MODE"),
+}
+
 
 @dataclass(frozen=True)
 class TraceNode:
@@ -77,7 +84,7 @@ class Trace:
     """A trace on disk; its nodes are in the order in which they were computed.
 
     Attributes:
-        environment: where it was recorded: ``mxnet``, ``processor``, ``threads``.
+        environment: where it was recorded: ``mxnet``, ``processor``, ``threads``, ``settings``.
     """
 
     def __init__(self, path: Path, runtime: str, nodes: list[TraceNode], environment: Mapping[str, str]):
@@ -177,9 +184,12 @@ def open_trace(path: Path) -> Trace:
 
 
 def environment() -> dict[str, str]:
-    """What decides which bits the same operators give: the library, the processor, the number of threads."""
+    """What decides which bits the same operators give: the library, the processor, the number of threads, and
+    MXNet's variables as ``A=1 B=2``."""
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    return {"mxnet": mx.__version__, "processor": _processor(), "threads": threads}
+    names = sorted(name for name in os.environ if name.startswith("MXNET_") and name not in _HARMLESS)
+    settings = " ".join(f"{name}={os.environ[name]}" for name in names if os.environ[name])
+    return {"mxnet": mx.__version__, "processor": _processor(), "threads": threads, "settings": settings}
 
 
 def nonfinite(values: np.ndarray) -> int:

@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 import numpy as np
 from tqdm import tqdm
@@ -19,10 +19,12 @@ from vqvae_gluon.data import Images
 from vqvae_gluon.data.images import to_images
 from vqvae_gluon.errors import VQVAEError
 from vqvae_gluon.parity import preflight
+from vqvae_gluon.parity.diagnose import diagnose, live_scene
 from vqvae_gluon.parity.inputs import Feed
 from vqvae_gluon.parity.judge import NOT_EQUAL
 from vqvae_gluon.parity.metrics import NodeComparison, compare_nodes
-from vqvae_gluon.parity.result import Codes, NodeReport, Report, Samples, StageReport
+from vqvae_gluon.parity.repro import require_free, write_first
+from vqvae_gluon.parity.result import DIVERGE, Codes, NodeReport, Report, Samples, StageReport
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import GRAPH, MAX_MEMORY, add_output, blamed, in_order, judge_stage, operators
 from vqvae_gluon.runtimes import RUNTIMES
@@ -40,6 +42,8 @@ def compare_bundles(
     batch_size: int = 128,
     max_memory: int = MAX_MEMORY,
     repeat: int = 1,
+    black_box: bool = False,
+    repro: Optional[Path] = None,
 ) -> Report:
     """Run both sides on the same images and compare everything they record.
 
@@ -53,6 +57,8 @@ def compare_bundles(
         batch_size: images that are run at once.
         max_memory: bytes of tapped tensors that are held at once.
         repeat: how often each side is run; every run must give the same bits.
+        black_box: look only at the candidate's numbers, not at its files.
+        repro: where the first divergence is written for a report upstream, if there is one.
 
     Returns:
         The report, also if the candidate failed: then with its failure and what was compared until then.
@@ -61,6 +67,8 @@ def compare_bundles(
         InputError: the reference's bundle or the images were rejected.
         RuntimeFailure: the reference could not be run.
     """
+    if repro is not None:
+        require_free(repro)
     ours = open_bundle(bundle)
     subjects = (str(bundle), str(candidate_bundle))
     sides = (reference, candidate)
@@ -88,11 +96,19 @@ def compare_bundles(
                         if theirs.path != ours.path:
                             deployed = {stage: read_network(theirs.graph(stage)) for stage in STAGES}
                         shape = (count, *images.shape)
-                        report.findings = preflight.check_bundles(ours, theirs, networks, deployed, shape)
+                        if not black_box:
+                            report.findings = preflight.check_bundles(ours, theirs, networks, deployed, shape)
                         report.blamed_by_file = blamed(networks, report)
+                        report.notes += preflight.fusion_notes(networks if black_box else deployed)
                     actual = candidate.trace_bundle(candidate_bundle, files, path / "candidate")
                     recorded = expected, actual
-                    _judge_bundle(report, sides, (networks, deployed), recorded, path, max_memory, repeat)
+                    pairs = _pairs(sides, (networks, deployed), recorded, path)
+                    _judge_bundle(report, sides, (networks, deployed), recorded, pairs, path, max_memory, repeat)
+                    if report.verdict == DIVERGE and not report.causes:
+                        scenes = [live_scene(*pair, max_memory, black_box) for pair in pairs.values()]
+                        report.causes = diagnose(report, scenes, recorded)
+                    if repro is not None:
+                        write_first(report, pairs, recorded, repro, last=bar.n + count >= len(images))
                 except VQVAEError as error:
                     report.failure = error
                     break
@@ -108,12 +124,16 @@ def compare_exports(
     feed: Feed,
     max_memory: int = MAX_MEMORY,
     repeat: int = 1,
+    black_box: bool = False,
+    repro: Optional[Path] = None,
 ) -> Report:
     """The same for a plain Gluon export, whatever its graph. See :func:`compare_bundles`.
 
     Args:
         feed: values for the graph's inputs.
     """
+    if repro is not None:
+        require_free(repro)
     subjects = (str(files.symbol), str(candidate_files.symbol))
     network = deployed = read_network(files)
     report = Report(
@@ -136,11 +156,18 @@ def compare_exports(
                         shapes = {name: values.shape for name, values in inputs.items()}
                         if candidate_files != files:
                             deployed = read_network(candidate_files)
-                        report.findings = preflight.check_networks(network, deployed, shapes, GRAPH)
+                        if not black_box:
+                            report.findings = preflight.check_networks(network, deployed, shapes, GRAPH)
                         report.blamed_by_file = blamed({GRAPH: network}, report)
+                        report.notes += preflight.fusion_notes({GRAPH: network if black_box else deployed})
                     theirs = Side(candidate, deployed, GRAPH, inputs, Path(directory))
                     for name, output in judge_stage(report, ours, theirs, max_memory, repeat).outputs.items():
                         add_output(report, name, output)
+                    if report.verdict == DIVERGE and not report.causes:
+                        report.causes = diagnose(report, [live_scene(ours, theirs, max_memory, black_box)])
+                    if repro is not None:
+                        last = bar.n + len(next(iter(inputs.values()))) >= len(feed)
+                        write_first(report, {GRAPH: (ours, theirs)}, None, repro, last)
                 except VQVAEError as error:
                     report.failure = error
                     break
@@ -226,8 +253,25 @@ def _names_of(graph: Graph, other: Graph) -> dict[str, str]:
 
 
 def expect_equal_bits(reference: Runtime, candidate: Runtime) -> bool:
-    """Whether both must give the same bits: the same operators of the same library on the same machine."""
-    return not any(side.fuses or side.wide for side in (reference, candidate))
+    """Whether both must give the same bits: the same operators of the same library on the same machine, set alike."""
+    return not any(side.fuses or side.wide or side.settings for side in (reference, candidate))
+
+
+def _pairs(
+    sides: tuple[Runtime, Runtime],
+    networks: tuple[Mapping[str, Network], Mapping[str, Network]],
+    recorded: tuple[Trace, Trace],
+    path: Path,
+) -> dict[str, tuple[Side, Side]]:
+    """Both sides of each graph of a bundle, on the reference's inputs."""
+    expected, _ = recorded
+    fed = {ENCODER: expected.get(INPUT, "data"), DECODER: expected.get(OUTPUT, "codes")}
+    pairs = {}
+    for stage in STAGES:
+        inputs = {GRAPH_INPUTS[stage]: fed[stage]}
+        ours, theirs = (Side(side, network[stage], stage, inputs, path) for side, network in zip(sides, networks))
+        pairs[stage] = ours, theirs
+    return pairs
 
 
 def _judge_bundle(
@@ -235,6 +279,7 @@ def _judge_bundle(
     sides: tuple[Runtime, Runtime],
     networks: tuple[Mapping[str, Network], Mapping[str, Network]],
     recorded: tuple[Trace, Trace],
+    pairs: Mapping[str, tuple[Side, Side]],
     path: Path,
     max_memory: int,
     repeat: int,
@@ -246,14 +291,7 @@ def _judge_bundle(
         comparison = compare_nodes(node, theirs.get(node.key))
         reason = None if comparison.equal else comparison.problem or NOT_EQUAL
         report.add(node.key, NodeReport(comparison, reason=reason))
-    fed = {ENCODER: expected.get(INPUT, "data"), DECODER: expected.get(OUTPUT, "codes")}
-    judged: dict[str, StageReport] = {}
-    for stage in STAGES:
-        inputs = {GRAPH_INPUTS[stage]: fed[stage]}
-        ours_of_stage, theirs_of_stage = (
-            Side(side, network[stage], stage, inputs, path) for side, network in zip(sides, networks)
-        )
-        judged[stage] = judge_stage(report, ours_of_stage, theirs_of_stage, max_memory, repeat)
+    judged = {stage: judge_stage(report, *pair, max_memory, repeat) for stage, pair in pairs.items()}
     for node in expected.stage(OUTPUT):
         comparison = compare_nodes(node, theirs.get(node.key), any(side.wide for side in sides))
         found = NodeReport(comparison, reason=comparison.problem or (None if comparison.equal else NOT_EQUAL))

@@ -204,6 +204,9 @@ class Judge:
                 and found[name].sha256 != ours[name].sha256
                 and (found[name].shape, found[name].dtype) == (ours[name].shape, ours[name].dtype)
             }
+            # What lies behind another jump of this run may have jumped because of it: it is asked in the next run.
+            behind = descendants(self._reference.graph, set(fresh.values()))
+            fresh = {name: output for name, output in fresh.items() if output[0] not in behind}
             if not fresh:
                 self._flipped |= cut
                 return {**found, **jumped}
@@ -224,7 +227,8 @@ class Judge:
         nothing but hand them on, in the candidate as in the reference."""
         name = self._network.tensor(output)
         sources = self._inputs_of(output)
-        if passes_on(self._nodes[output[0]]) and name in theirs and sources[0] in theirs:
+        judged = bool(sources) and sources[0] in self.report.nodes
+        if judged and passes_on(self._nodes[output[0]]) and name in theirs and sources[0] in theirs:
             handed_on = (
                 np.array_equal(run[sources[0]].load().ravel(), run[name].load().ravel()) for run in (ours, theirs)
             )

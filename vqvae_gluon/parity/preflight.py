@@ -7,12 +7,15 @@ from typing import Any, Optional
 import numpy as np
 
 from vqvae_gluon.artifacts.binding import Finding, Network, check_binding
-from vqvae_gluon.artifacts.bundle import STAGES, Bundle
+from vqvae_gluon.artifacts.bundle import STAGES, Bundle, GraphFiles
+from vqvae_gluon.artifacts.fusion import misfused
 from vqvae_gluon.artifacts.graph import Graph, Node
+from vqvae_gluon.errors import InputError
 
 # Findings of these two causes are a divergence even if no image shows it: another network was deployed.
 PARAMETER_DIFFERS = "parameter differs"
 GRAPH_DIFFERS = "graph differs"
+PREFIX_LOST = "prefix lost"
 # This one alone is none: a file that was saved again holds the same network.
 DIGEST_DIFFERS = "digest differs"
 
@@ -63,19 +66,45 @@ def check_networks(ours: Network, theirs: Network, inputs: Mapping[str, tuple[in
     return [dataclasses.replace(finding, stage=stage) for finding in findings]
 
 
+def fusion_notes(networks: Mapping[str, Network]) -> list[str]:
+    """What is to be said of graphs that MXNet's executors get wrong, whatever runs them here.
+
+    Args:
+        networks: by stage.
+    """
+    notes = []
+    for stage, network in networks.items():
+        names = misfused(network.graph)
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            notes.append(
+                f"{stage}: MXNet's executors compute {names[0]}{more} wrongly: they fuse a layer whose output "
+                "something else takes, too; use the engine cachedop, set MXNET_SUBGRAPH_BACKEND=NONE, or put an "
+                "Activation behind that layer"
+            )
+    return notes
+
+
 def _parameter_findings(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> list[Finding]:
     findings = []
     for name, expected in ours.items():
         actual = theirs.get(name)
         if actual is None:
             continue  # check_binding names it.
-        detail = _difference(expected, actual)
+        detail = difference(expected, actual)
         if detail:
             findings.append(Finding(PARAMETER_DIFFERS, name[4:], detail))
     return findings
 
 
-def _difference(expected: np.ndarray, actual: np.ndarray) -> Optional[str]:
+def unreadable(files: GraphFiles, error: InputError, stage: str) -> Finding:
+    """What is to be said of files that were refused: a parameter file whose names have no prefix, or a damaged one."""
+    lost = "does not begin with arg: or aux:" in str(error)
+    return Finding(PREFIX_LOST if lost else "file refused", files.params.name, str(error), stage)
+
+
+def difference(expected: np.ndarray, actual: np.ndarray) -> Optional[str]:
+    """How two parameters differ, in a few words; None if they are the same bit for bit."""
     if (expected.dtype, expected.shape) != (actual.dtype, actual.shape):
         return f"{expected.dtype} {expected.shape} against {actual.dtype} {actual.shape}"
     unequal = np.frombuffer(expected.tobytes(), np.uint8) != np.frombuffer(actual.tobytes(), np.uint8)
@@ -92,6 +121,12 @@ def _meaning(node: Node) -> dict[str, str]:
     return {key: value for key, value in node.attributes.items() if key not in _HINTS and not key.startswith("__")}
 
 
+def changed_attributes(node: Node, other: Node) -> dict[str, tuple[Optional[str], Optional[str]]]:
+    """Attributes of two nodes that are not the same and bear on what is computed: both values, by name."""
+    a, b = _meaning(node), _meaning(other)
+    return {key: (a.get(key), b.get(key)) for key in sorted(a.keys() | b.keys()) if a.get(key) != b.get(key)}
+
+
 def _graph_findings(reference: Graph, candidate: Graph) -> list[Finding]:
     ours: dict[str, Any] = {node.name: node for node in reference.nodes}
     theirs: dict[str, Any] = {node.name: node for node in candidate.nodes}
@@ -106,12 +141,8 @@ def _graph_findings(reference: Graph, candidate: Graph) -> list[Finding]:
         elif (node.operator, node.inputs) != (other.operator, other.inputs):
             findings.append(Finding(GRAPH_DIFFERS, name, "has another operator or other inputs"))
         elif not node.is_variable:
-            a, b = _meaning(node), _meaning(other)
-            findings += [
-                Finding(GRAPH_DIFFERS, name, f"{key} is {a.get(key)} against {b.get(key)}")
-                for key in sorted(a.keys() | b.keys())
-                if a.get(key) != b.get(key)
-            ]
+            changed = changed_attributes(node, other).items()
+            findings += [Finding(GRAPH_DIFFERS, name, f"{key} is {a} against {b}") for key, (a, b) in changed]
     for name in sorted(theirs.keys() - ours.keys()):
         findings.append(Finding(GRAPH_DIFFERS, name, "the reference's graph does not have it"))
     return findings

@@ -16,9 +16,11 @@ from vqvae_gluon.artifacts.trace import Trace, TraceNode, TraceWriter, open_trac
 from vqvae_gluon.data.images import to_images
 from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.parity import preflight
+from vqvae_gluon.parity.diagnose import Scene, diagnose
 from vqvae_gluon.parity.judge import NOT_EQUAL
 from vqvae_gluon.parity.metrics import compare_nodes
-from vqvae_gluon.parity.result import Codes, NodeReport, Report
+from vqvae_gluon.parity.repro import require_free, write_first
+from vqvae_gluon.parity.result import DIVERGE, Codes, NodeReport, Report
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import GRAPH, MAX_MEMORY, add_output, blamed, in_order, judge_stage, operators, walk
 from vqvae_gluon.runtimes import RUNTIMES
@@ -70,7 +72,13 @@ def record_export(
     return open_trace(path)
 
 
-def compare_traces(reference: Path, candidate: Path, max_memory: int = MAX_MEMORY, black_box: bool = False) -> Report:
+def compare_traces(
+    reference: Path,
+    candidate: Path,
+    max_memory: int = MAX_MEMORY,
+    black_box: bool = False,
+    repro: Optional[Path] = None,
+) -> Report:
     """Compare two recorded traces, node by node.
 
     The reference's trace must hold its network, as ``parity record`` writes it: the arbiter runs it here. The
@@ -79,10 +87,13 @@ def compare_traces(reference: Path, candidate: Path, max_memory: int = MAX_MEMOR
 
     Args:
         black_box: do not look at the candidate's files, if its trace holds them.
+        repro: where the first divergence is written for a report upstream, if there is one.
 
     Raises:
         InputError: a trace is not whole, or the reference's holds no network.
     """
+    if repro is not None:
+        require_free(repro)
     ours, theirs = open_trace(reference), open_trace(candidate)
     stages = [stage for stage in (*STAGES, GRAPH) if _network(ours, stage).symbol.exists()]
     if not stages:
@@ -99,16 +110,26 @@ def compare_traces(reference: Path, candidate: Path, max_memory: int = MAX_MEMOR
         reason = None if comparison.equal else comparison.problem or "the two were not fed the same"
         report.add(node.key, NodeReport(comparison, reason=reason))
     with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
-        for stage in stages:
+        scenes = [
             _compare_stage(report, ours, theirs, networks[stage], stage, Path(directory), max_memory, black_box)
-    if ENCODER in stages:
-        report.codes = _codes(report, ours, theirs)
-        for node in ours.stage(OUTPUT):
-            comparison = compare_nodes(node, known.get(node.key), _wide(ours, theirs))
-            reason = comparison.problem or (None if comparison.equal else _whole_way(report, node.name, theirs))
-            report.outputs[node.name] = replace(
-                report.outputs.get(node.name, NodeReport(comparison)), comparison=comparison, reason=reason
-            )
+            for stage in stages
+        ]
+        if ENCODER in stages:
+            report.codes = _codes(report, ours, theirs)
+            for node in ours.stage(OUTPUT):
+                comparison = compare_nodes(node, known.get(node.key), _wide(ours, theirs))
+                reason = comparison.problem or (None if comparison.equal else _whole_way(report, node.name, theirs))
+                report.outputs[node.name] = replace(
+                    report.outputs.get(node.name, NodeReport(comparison)), comparison=comparison, reason=reason
+                )
+        if report.verdict == DIVERGE:
+            report.causes = diagnose(report, scenes, (ours, theirs) if ours.stage(INPUT) else None)
+        if repro is not None:
+            pairs = {}
+            for scene in scenes:
+                deployed = RecordedSide(theirs, scene.deployed or scene.network, scene.stage, Path(directory))
+                pairs[scene.stage] = pairs[scene.stage + _UNTAPPED] = scene.reference, deployed
+            write_first(report, pairs, (ours, theirs), repro)
     return in_order(report)
 
 
@@ -193,10 +214,9 @@ def _compare_stage(
     directory: Path,
     max_memory: int,
     black_box: bool,
-) -> None:
+) -> Scene:
     """Compare one graph of two traces. What a foreign trace does not tell of its network is taken for the same."""
-    own = _network(theirs, stage)
-    deployed = read_network(own) if own.symbol.exists() and not black_box else network
+    deployed = network if black_box else _deployed(report, theirs, network, stage)
     reference = RecordedSide(ours, network, stage, directory)
     missing = [name for name in (*reference.wanted(), *network.unbound()) if (stage, name) not in ours.by_key()]
     if missing:
@@ -204,6 +224,7 @@ def _compare_stage(
     shapes = {name: values.shape for name, values in reference.inputs.items()}
     report.findings += preflight.check_networks(network, deployed, shapes, stage)
     report.blamed_by_file = report.blamed_by_file or blamed({stage: network}, report)
+    report.notes += preflight.fusion_notes({stage: deployed})
     known = theirs.by_key()
     for name in reference.inputs:
         fed = compare_nodes(ours.by_key()[stage, name], known.get((stage, name)))
@@ -224,6 +245,22 @@ def _compare_stage(
     if found.unjudged:
         why = f"{len(found.unjudged)} nodes lie behind values that jumped; compare both runtimes on one machine"
         report.failure = InputError(theirs.path, why)
+    tensors = {node.name: node for node in theirs.stage(stage)}
+    fed_to_it = {name: node.load() for name, node in tensors.items() if node.operator == "input"}
+    outputs = {node.name: node for node in theirs.stage(stage + _UNTAPPED)}
+    return Scene(reference, fed_to_it, tensors, outputs, deployed if deployed is not network else None)
+
+
+def _deployed(report: Report, theirs: Trace, network: Network, stage: str) -> Network:
+    """The network of the candidate's files; the reference's if the trace has none, or none that can be read."""
+    own = _network(theirs, stage)
+    if not own.symbol.exists():
+        return network
+    try:
+        return read_network(own)
+    except InputError as error:
+        report.findings.append(preflight.unreadable(own, error, stage))
+        return network
 
 
 def _codes(report: Report, ours: Trace, theirs: Trace) -> Optional[Codes]:

@@ -8,9 +8,10 @@ from typing import Any, Optional
 from vqvae_gluon.artifacts.trace import Key
 from vqvae_gluon.files import atomic_write
 from vqvae_gluon.parity.bounds import Errors
+from vqvae_gluon.parity.causes import REMEDIES
 from vqvae_gluon.parity.discrete import Flips
 from vqvae_gluon.parity.metrics import QUANTILES, NodeComparison
-from vqvae_gluon.parity.result import INVALID, NodeReport, Report
+from vqvae_gluon.parity.result import INVALID, UNEXPLAINED, NodeReport, Report
 
 _NEIGHBOURHOOD = 3
 _NOTES = 10
@@ -44,6 +45,17 @@ def to_json(report: Report) -> dict[str, Any]:
             "real_flips": report.codes.real,
         },
         "cause": None if cause is None else {"name": cause.name, "evidence": cause.evidence},
+        "causes": [
+            {
+                "name": found.name or UNEXPLAINED,
+                "evidence": found.evidence,
+                "stage": found.place[0] if found.place else None,
+                "node": found.place[1] if found.place else None,
+                "places": found.places,
+                "remedy": REMEDIES.get(found.name),
+            }
+            for found in report.causes
+        ],
         "findings": [
             {"cause": finding.cause, "stage": finding.stage, "subject": finding.subject, "detail": finding.detail}
             for finding in report.findings
@@ -64,6 +76,7 @@ def to_text(report: Report) -> str:
         lines += [f"  would have passed with an absolute tolerance of {tolerance:.3g} everywhere"]
     if cause is not None:
         lines += [f"  cause: {cause.name}: {cause.evidence}"]
+        lines += [f"    remedy: {remedy}" for remedy in remedies(report)]
     if first is not None:
         node = first.comparison
         kind = "output" if any(first is output for output in report.outputs.values()) else "node"
@@ -78,6 +91,13 @@ def to_text(report: Report) -> str:
     lines += [f"  note: the comparison ended early: {report.failure}"] if report.failure else []
     lines += [f"  skipped: {stage}/{name}" for stage, name in report.nodes_skipped[:_NOTES]]
     return "\n".join(lines)
+
+
+def remedies(report: Report) -> list[str]:
+    """What to do about the causes that were named."""
+    cause = report.cause
+    names = cause.name.split(" + ") if cause else []
+    return [REMEDIES[name] for name in names if name in REMEDIES]
 
 
 def write_junit(report: Report, path: Path) -> None:

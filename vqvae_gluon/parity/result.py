@@ -14,7 +14,9 @@ from vqvae_gluon.parity.discrete import Flips
 from vqvae_gluon.parity.metrics import NodeComparison
 
 AGREE, DIVERGE, INVALID = "agree", "diverge", "invalid"
+NONDETERMINISTIC, UNEXPLAINED = "nondeterministic", "unexplained"
 _DIVERGENCES = (preflight.PARAMETER_DIFFERS, preflight.GRAPH_DIFFERS)
+_PLACES = 4  # of causes without a name that are told
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,14 @@ class NodeReport:
     local_errors: Optional[Errors] = None
     flips: Optional[Flips] = None
     reason: Optional[str] = None
+
+    @property
+    def rounded(self) -> bool:
+        """Whether it is not equal bit for bit, but no further off than float32 honestly may be."""
+        if self.comparison.problem or self.comparison.nonfinite:
+            return False
+        measured = self.local_errors or self.errors
+        return measured is not None and measured.honest
 
     def merge(self, other: "NodeReport") -> "NodeReport":
         """The same tensor over the batches of both."""
@@ -79,10 +89,15 @@ class Cause:
     Attributes:
         name: of the cause; ``unexplained`` if none was found.
         evidence: what shows it.
+        place: stage and name of the node where it acts first, and ``subjects`` the nodes and parameters it is about.
+        places: at how many nodes it acts.
     """
 
     name: str
     evidence: str
+    place: Optional[Key] = None
+    subjects: tuple[str, ...] = ()
+    places: int = 1
 
 
 @dataclass
@@ -125,6 +140,7 @@ class Report:
         notes: what else a reader should know.
         nondeterministic: where one side gave two results for one input.
         failure: why the candidate could not be run to the end, if it could not.
+        causes: what the diagnosis found, in the order of the data; one without a name where it found nothing.
         blamed_by_file: stage and name of the first node that the findings are about.
         samples: the first images; None if there are none.
         candidate_inputs: the inputs of every node in the candidate's graph, by stage and name.
@@ -148,6 +164,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     nondeterministic: list[str] = field(default_factory=list)
     failure: Optional[VQVAEError] = None
+    causes: list[Cause] = field(default_factory=list)
     blamed_by_file: Optional[Key] = None
     samples: Optional[Samples] = None
 
@@ -175,10 +192,13 @@ class Report:
     def first_divergent(self) -> Optional[NodeReport]:
         """The first node, in the order of the data, that is wrong although everything before it is right.
 
-        Where only the files differ and no number does, the first node that takes what differs.
+        Where bit equality was expected, one that is wrong beyond what is honest in float32 comes before those that
+        are only rounded otherwise. Where only the files differ and no number does, it is the first node that takes what
+        differs.
         """
         blamed = self.nodes.get(self.blamed_by_file) if self.blamed_by_file else None
-        return next(iter(self.wrong()), blamed)
+        wrong = self.wrong()
+        return next((report for report in wrong if not report.rounded), next(iter(wrong), blamed))
 
     @property
     def flips(self) -> dict[Key, Flips]:
@@ -196,23 +216,37 @@ class Report:
 
     @property
     def cause(self) -> Optional[Cause]:
-        """The named reason; None if the two agree."""
+        """The named reason, or the reasons, joined by ``+``; None if the two agree."""
         if self.verdict == AGREE:
             return None
+        named = [cause for cause in self.causes if cause.name]
+        if self.nondeterministic:
+            return Cause(NONDETERMINISTIC, "; ".join(self.nondeterministic))
+        if named and self.verdict == DIVERGE:
+            evidence = [_told(cause) for cause in named]
+            left = [
+                f"{stage}/{name}"
+                for cause in self.causes
+                if not cause.name
+                for stage, name in [cause.place or ("", "")]
+            ]
+            evidence += [f"unexplained besides: {', '.join(left[:_PLACES])}"] if left else []
+            name = " + ".join(cause.name for cause in named)
+            return Cause(name, "; ".join(evidence) + self._arbitration(), named[0].place)
         for finding in self.findings:
             if finding.cause != preflight.DIGEST_DIFFERS:
                 return Cause(finding.cause, f"{finding.subject}: {finding.detail}")
-        if self.nondeterministic:
-            return Cause("nondeterministic", "; ".join(self.nondeterministic))
-        if self.failure is not None:
+        if self.failure is not None and not self.wrong():
             return Cause("candidate failed", str(self.failure))
         if self.guard and not self.wrong():
             return Cause("taps change the result", "; ".join(self.guard))
-        evidence = "graphs and parameters of both sides are the same, the numbers are not"
+        return Cause(UNEXPLAINED, "no change that was tried gives the candidate's numbers" + self._arbitration())
+
+    def _arbitration(self) -> str:
+        """What the arbiter says of the first divergent node, as the end of a sentence."""
         first = self.first_divergent
-        if first is not None and first.errors is not None and first.errors.off:
-            evidence += f"; by the arbiter the {first.errors.off} is off"
-        return Cause("unexplained", evidence)
+        off = first.errors.off if first is not None and first.errors is not None else None
+        return f"; by the arbiter the {off} is off" if off else ""
 
     def tolerance(self) -> Optional[float]:
         """The absolute tolerance that would have passed, at every tensor; None if nothing differs by a number."""
@@ -223,3 +257,7 @@ class Report:
         """Add what was found in one more batch."""
         past = self.nodes.get(key)
         self.nodes[key] = past.merge(report) if past else report
+
+
+def _told(cause: Cause) -> str:
+    return f"{cause.evidence} (and at {cause.places - 1} more)" if cause.places > 1 else cause.evidence

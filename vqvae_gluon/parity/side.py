@@ -73,6 +73,13 @@ class Side:
         trace = self.runtime.trace_graph(self.network.files, self.inputs, self.stage, self._fresh(), taps=False)
         return {node.name: node for node in trace.nodes if node.operator not in ("input", "null")}
 
+    def rewritten(self, graph: Graph, inputs: Mapping[str, np.ndarray]) -> dict[str, TraceNode]:
+        """Another graph with the same parameters, whole and without taps."""
+        directory = self._fresh()
+        files = write_network(graph, self.network.parameters, directory / "rewritten")
+        trace = self.runtime.trace_graph(files, inputs, self.stage, directory / "trace", taps=False)
+        return {node.name: node for node in trace.nodes if node.operator not in ("input", "null")}
+
     def truncated(self, outputs: Iterable[Output], values: Optional[Values] = None) -> dict[str, np.ndarray]:
         """The graph cut off behind some outputs, run without taps; ``values`` are fed in place of what they name."""
         wanted = list(outputs)

@@ -86,6 +86,8 @@ def in_order(report: Report) -> Report:
 
     def place(key: Key) -> tuple[int, int]:
         stage, name = key
+        if report.nodes[key].comparison.operator == "input":
+            return _ORDER[stage], -1
         return _ORDER[stage], order.get(key, order.get((stage, name.rpartition(":")[0]), len(order)))
 
     report.nodes = {key: report.nodes[key] for key in sorted(report.nodes, key=place)}

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Optional
 
 import numpy as np
@@ -26,12 +27,18 @@ class Runtime(ABC):
         fuses: whether it rewrites a graph before it runs it. Two that do not must agree bit for bit.
         wide: whether it computes in float64.
         separate: whether it is a process of its own, which may work while this one does.
+        settings: environment variables that it is run with in place of this process's; they may change roundings.
     """
 
     name: str
     fuses = False
     wide = False
     separate = False
+    settings: Mapping[str, str] = MappingProxyType({})
+
+    def without_fusion(self) -> Optional["Runtime"]:
+        """The same runtime, fusing nothing; None if it does not fuse."""
+        return None
 
     @abstractmethod
     def trace_graph(

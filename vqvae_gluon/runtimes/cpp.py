@@ -3,11 +3,13 @@
 import os
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
+from vqvae_gluon.artifacts.fusion import BACKEND, NO_BACKEND
 from vqvae_gluon.artifacts.trace import TraceWriter, open_trace
 from vqvae_gluon.data.images import output_paths, read_images
 from vqvae_gluon.errors import REJECTED, InputError, RuntimeFailure
@@ -31,11 +33,18 @@ def find_binary() -> Path:
 
 
 class CppRuntime(Runtime):
-    """The engine behind hybridized Gluon blocks, from C++."""
+    """The engine behind hybridized Gluon blocks, from C++.
+
+    Args:
+        settings: variables of its environment, in place of this process's.
+    """
 
     name = "cpp"
     engine = "cachedop"
     separate = True
+
+    def __init__(self, settings: Optional[Mapping[str, str]] = None):
+        self.settings = dict(settings or {})
 
     def trace_graph(self, files, inputs, stage, path, taps=True, keep=None):
         with tempfile.TemporaryDirectory(prefix="vqvae-cpp.") as directory:
@@ -70,9 +79,10 @@ class CppRuntime(Runtime):
 
     def _run(self, arguments: list[str], names: Optional[dict[str, str]] = None) -> None:
         """Run the binary; `names` are the users' names of files that it knows by others."""
-        command = [str(find_binary()), "--engine", self.engine, *arguments]
+        command = [str(find_binary()), "--engine", self.engine, "--fusion", "mxnet", *arguments]
+        where = {**os.environ, **self.settings}
         try:
-            result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT)
+            result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT, env=where)
         except subprocess.TimeoutExpired as error:
             raise RuntimeFailure("reconstruct", f"did not end within {_TIMEOUT} seconds") from error
         if result.returncode == 0:
@@ -87,17 +97,28 @@ class CppRuntime(Runtime):
         raise kind("reconstruct", message.replace("reconstruct: error: ", ""))
 
 
-class CppExecutorRuntime(CppRuntime):
+class _FusingRuntime(CppRuntime):
+    """With MXNet's defaults, also for graphs that it fuses wrongly: that is what programs other than ours run."""
+
+    fuses = True
+
+    def __init__(self, settings: Optional[Mapping[str, str]] = None):
+        super().__init__(settings)
+        self.fuses = self.settings.get(BACKEND) not in ("NONE", NO_BACKEND)
+
+    def without_fusion(self):
+        return type(self)({**self.settings, BACKEND: NO_BACKEND}) if self.fuses else None
+
+
+class CppExecutorRuntime(_FusingRuntime):
     """MXNet's symbolic executor from C++, as its C++ package binds it."""
 
     name = "cpp-executor"
     engine = "executor"
-    fuses = True
 
 
-class CppPredictRuntime(CppRuntime):
+class CppPredictRuntime(_FusingRuntime):
     """MXNet's C predict API."""
 
     name = "cpp-predict"
     engine = "predict"
-    fuses = True

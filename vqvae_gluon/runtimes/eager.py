@@ -29,7 +29,7 @@ class EagerRuntime(PythonRuntime):
         uses.update(network.graph.outputs)
         try:
             for node in network.graph.operators():
-                for k, result in enumerate(_invoke(node, [values[output] for output in node.inputs])):
+                for k, result in enumerate(invoke(node, [values[output] for output in node.inputs])):
                     if taps and k < network.visible[node.name]:
                         yield network.tensor((node.name, k)), node.operator, result.asnumpy()
                     if uses[node.name, k]:
@@ -46,7 +46,7 @@ class EagerRuntime(PythonRuntime):
             raise RuntimeFailure(files.symbol, mxnet_reason(error)) from error
 
 
-def _invoke(node: Node, inputs: list["mx.nd.NDArray"]) -> list["mx.nd.NDArray"]:
+def invoke(node: Node, inputs: list["mx.nd.NDArray"]) -> list["mx.nd.NDArray"]:
     if node.subgraphs:
         raise RuntimeFailure(node.name, f"{node.operator} is control flow, which is not run eagerly")
     handle = ctypes.c_void_p()

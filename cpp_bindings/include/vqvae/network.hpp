@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "vqvae/bundle.hpp"
+#include "vqvae/fusion.hpp"
 #include "vqvae/tensor.hpp"
 
 namespace vqvae {
@@ -37,7 +38,8 @@ class Network {
  public:
   // Binds every argument and auxiliary state of the graph exactly once. Throws InputError if one is missing, stored
   // with the wrong prefix, or unknown to the graph; `inputs` are the names that a caller will feed.
-  Network(Export network, const std::vector<std::string>& inputs, Engine engine = Engine::kCachedOp);
+  Network(Export network, const std::vector<std::string>& inputs, Engine engine = Engine::kCachedOp,
+          Fusion fusion = Fusion::kSafe);
   Network(const Network&) = delete;
   Network& operator=(const Network&) = delete;
   Network(Network&&) noexcept;
@@ -51,8 +53,8 @@ class Network {
   // The same, all at once.
   std::vector<Tensor> run(const Inputs& inputs);
 
-  // Hands over every node's output, in graph order. An engine that fuses runs another graph then than without taps, and
-  // MXNet 1.9.1 gets it wrong where it fuses nodes whose outputs are all asked for.
+  // Hands over every node's output, in graph order. An engine that fuses runs another graph then than without taps:
+  // with Fusion::kMXNet it gets it wrong where it fuses nodes whose outputs are all asked for, else it fuses nothing.
   void taps(const Inputs& inputs, const Sink& sink);
 
  private:

@@ -15,7 +15,7 @@ namespace vqvae {
 class Predictor {
  public:
   // Throws InputError if the files of the bundle do not fit together.
-  explicit Predictor(Bundle bundle, Engine engine = Engine::kCachedOp);
+  explicit Predictor(Bundle bundle, Engine engine = Engine::kCachedOp, Fusion fusion = Fusion::kSafe);
 
   // Channels of an image: 1 or 3.
   std::int64_t channels() const { return channels_; }

@@ -28,7 +28,8 @@ class TraceWriter {
   // Record one tensor. `op` is MXNet's name of the operator, "input" for what was fed.
   void add(const std::string& stage, const std::string& name, const std::string& op, const Tensor& value);
 
-  // Write the index, which tells MXNet's version, the processor and the threads as well. Throws RuntimeFailure.
+  // Write the index, which tells MXNet's version, the processor, the threads and MXNet's variables. Throws
+  // RuntimeFailure.
   void close();
 
  private:

@@ -1,0 +1,134 @@
+"""Work in processes of its own, one of which may crash or hang without ending the rest."""
+
+import contextlib
+import multiprocessing
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Optional
+
+from vqvae_gluon.errors import RuntimeFailure
+
+_TIMEOUT = 300  # seconds
+_TASKS = 50  # of one process: MXNet keeps the memory of every network that it has run
+_END = None
+
+
+def run(function: Callable[[Any], Any], tasks: Sequence[Any], jobs: int) -> Iterator[tuple[Any, Any]]:
+    """Tasks and what a function gives for them, or its failure, in the order in which they are done.
+
+    Every process has one thread, so that ``jobs`` of them share the machine and all compute the same bits.
+
+    Args:
+        function: of a module, that a new process can import it.
+    """
+    waiting: queue.SimpleQueue = queue.SimpleQueue()
+    for task in tasks:
+        waiting.put(task)
+    done: queue.SimpleQueue = queue.SimpleQueue()
+    stopped = threading.Event()
+
+    def work() -> None:
+        worker = _Worker(function)
+        while not stopped.is_set():
+            try:
+                task = waiting.get_nowait()
+            except queue.Empty:
+                break
+            try:
+                done.put((task, worker.give(task)))
+            except RuntimeFailure as error:
+                done.put((task, error))
+        worker.stop()
+
+    threads = [threading.Thread(target=work) for _ in range(min(jobs, len(tasks)))]
+    with _one_thread():
+        for thread in threads:
+            thread.start()
+        try:
+            for _ in tasks:
+                yield done.get()
+        finally:
+            stopped.set()
+            for thread in threads:
+                thread.join()
+
+
+class _Worker:
+    """A process that is started when it is needed, and again after it has died or done its share."""
+
+    def __init__(self, function: Callable[[Any], Any]):
+        self._function = function
+        self._process: Optional[Any] = None
+        self._given = 0
+
+    def give(self, task: Any) -> Any:
+        """What the function gives for a task.
+
+        Raises:
+            RuntimeFailure: the function raised an error, the process died, or was ended because it took too long.
+        """
+        if self._given == _TASKS:
+            self.stop()
+        if self._process is None:
+            self._given = 0
+            context = multiprocessing.get_context("spawn")  # A fork would inherit MXNet's threads, which it lacks.
+            self._connection, theirs = context.Pipe()
+            self._process = context.Process(target=_serve, args=(self._function, theirs), daemon=True)
+            self._process.start()
+            theirs.close()
+        self._given += 1
+        try:
+            self._connection.send(task)
+            if not self._connection.poll(_TIMEOUT):
+                self.stop(kill=True)
+                raise RuntimeFailure("worker", f"did not end within {_TIMEOUT} seconds")
+            failure, result = self._connection.recv()
+        except (EOFError, ConnectionError) as error:
+            process, self._process = self._process, None
+            process.join()
+            raise RuntimeFailure("worker", f"its process ended with status {process.exitcode}") from error
+        if failure is not None:
+            raise RuntimeFailure("worker", failure)
+        return result
+
+    def stop(self, kill: bool = False) -> None:
+        if self._process is None:
+            return
+        if kill:
+            self._process.kill()
+        else:
+            with contextlib.suppress(ConnectionError):
+                self._connection.send(_END)
+        self._process.join()
+        self._process = None
+
+
+def _serve(function: Callable[[Any], Any], connection) -> None:
+    # Progress and warnings of a worker would lie across the progress of all.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    while True:
+        task = connection.recv()
+        if task is _END:
+            return
+        try:
+            answer: tuple[Optional[str], Any] = (None, function(task))
+        except Exception as error:  # Whatever it is, it is told where it can be seen.
+            answer = (f"{type(error).__name__}: {error}", None)
+        connection.send(answer)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Processes that are started meanwhile compute with one thread."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
