@@ -126,7 +126,12 @@ def _parity(options: argparse.Namespace) -> int:
 
     _make_room(options)
     sides = RUNTIMES[options.reference](), RUNTIMES[options.candidate]()
-    limits = {"max_memory": options.max_memory << 20, "repeat": options.repeat, "repro": options.repro}
+    limits = {
+        "max_memory": options.max_memory << 20,
+        "repeat": options.repeat,
+        "repro": options.repro,
+        "black_box": options.black_box,
+    }
     if options.bundle is not None:
         images = _images(options)
         theirs = options.candidate_bundle or options.bundle
@@ -175,7 +180,8 @@ def _parity_compare(options: argparse.Namespace) -> int:
     from vqvae_gluon.parity.recorded import compare_traces
 
     limit = options.max_memory << 20
-    return _tell(compare_traces(options.reference, options.candidate, limit, repro=options.repro), options)
+    report = compare_traces(options.reference, options.candidate, limit, options.black_box, repro=options.repro)
+    return _tell(report, options)
 
 
 def _faults(options: argparse.Namespace) -> int:
@@ -396,6 +402,7 @@ def _parser() -> argparse.ArgumentParser:
             "pretrained/mnist --candidate cpp --count 1000 --json",
             "pretrained/mnist --candidate cpp --html report",
             "pretrained/mnist --candidate cpp --candidate-bundle deployed --data digits",
+            "pretrained/mnist --candidate cpp --candidate-bundle deployed --black-box",
             "--symbol net-symbol.json --params net-0000.params --input data:8,3,224,224 --candidate cpp-executor",
         ],
     )
@@ -488,6 +495,9 @@ def _add_memory(command: argparse.ArgumentParser) -> None:
 
 
 def _add_report(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--black-box", action="store_true", help="judge the candidate by its numbers alone, do not look at its files"
+    )
     command.add_argument("--json", action="store_true", help="print the report as JSON")
     command.add_argument("--junit", type=Path, metavar="FILE", help="write the report as JUnit XML")
     command.add_argument("--html", type=Path, metavar="DIR", help="write the report as a page, with pictures")

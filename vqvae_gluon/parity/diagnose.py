@@ -48,6 +48,7 @@ from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT, OUTPUT
 _EPOCH, _DIFFERS, _PREFIX = "parameters of another epoch", "parameter differs", "prefix lost"
 _UNBOUND = {"argument unbound", "auxiliary unbound", "codebook unbound"}
 _WHOLESALE = {*_UNBOUND, _EPOCH, _PREFIX, "float16 storage", "bfloat16 storage"}
+_FEW_VALUES = 8  # of which one that differs says little
 _MAX_SUMS = 4  # that are tried in all combinations
 _MAX_STEPS = 64  # that are explained one by one; a fault of all parameters shows in fewer
 
@@ -265,6 +266,8 @@ def _causes_of(
                 name = _DIFFERS
             elif name == _DIFFERS and (common or len(explanation.causes) > 1):
                 continue  # Too few numbers to show what the others do.
+            elif name == "one corrupted value" and common and _size(explanation) < _FEW_VALUES:
+                continue
             evidence = f"{explanation.subject}: {explanation.detail}{_shown(explanation)}"
             causes.append(
                 Cause(name, evidence, (scene.stage, step.node.name), (*explanation.parameters, step.node.name))
@@ -273,6 +276,10 @@ def _causes_of(
         if reason is None and not (common and step.parameters):
             causes.append(Cause("", "", (scene.stage, step.node.name), (step.node.name,)))
     return causes
+
+
+def _size(explanation: Explanation) -> int:
+    return max((values.size for values in explanation.parameters.values()), default=0)
 
 
 def _shown(explanation: Explanation) -> str:
@@ -410,6 +417,8 @@ def _merged(causes: Sequence[Cause], order: Sequence[Key]) -> list[Cause]:
         return -1 if stage == INPUT else places.get(cause.place or ("", ""), len(order) if stage == OUTPUT else -1)
 
     counts = Counter(cause.name for cause in causes)
+    if any(counts[name] > 1 for name in _WHOLESALE):
+        causes = [cause for cause in causes if cause.name != _DIFFERS]
     first = {cause.name: cause for cause in sorted(causes, key=place, reverse=True)}
     return [dataclasses.replace(cause, places=counts[cause.name]) for cause in sorted(first.values(), key=place)]
 

@@ -16,7 +16,7 @@ from vqvae_gluon.artifacts.graph import Node
 from vqvae_gluon.compat import mx
 
 _LINEAR = {"Convolution", "Deconvolution", "FullyConnected"}
-_MAX_ROWS = 16384  # of a system of equations; more tell no more
+_MAX_ROWS = 8192  # of a system of equations, or three times as many as unknowns; more tell no more
 _MAX_UNKNOWNS = 3000  # of one output channel; its system is solved in less than a second
 _CONDITION = 1e-9  # smallest eigenvalue of the normal equations, as a share of the largest, that is no zero
 
@@ -48,8 +48,8 @@ def estimates(node: Node, inputs: list[np.ndarray], actual: np.ndarray, toleranc
     if not np.isfinite(actual).all() or not all(np.isfinite(array).all() for array in inputs):
         return
     if node.operator in _LINEAR:
-        found = _linear(node, inputs, actual, tolerance)
-        if found:
+        found = _linear(node, *_telling(node, inputs, actual), tolerance)
+        if found and _reproduces(node, inputs, found, actual, tolerance):
             yield found
     elif node.operator == "BatchNorm":
         yield from _batch_norm(node, inputs, actual, tolerance)
@@ -104,6 +104,30 @@ def _call(node: Node, inputs: list[np.ndarray], num_outputs: int, groups: int = 
         known["num_group"] = str(groups)
     operator = getattr(mx.nd, node.operator)
     return operator(*(mx.nd.array(array, dtype=array.dtype) for array in inputs), **known).asnumpy()
+
+
+def _telling(node: Node, inputs: list[np.ndarray], actual: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """As many samples as are needed, those that are furthest off."""
+    unknowns = inputs[1].size // (actual.shape[1] if node.operator != "Deconvolution" else inputs[1].shape[1])
+    wanted = math.ceil(max(_MAX_ROWS, 3 * unknowns) / max(1, actual[0].size // actual.shape[1]))
+    expected = _call(node, inputs, actual.shape[1], int(node.attributes.get("num_group", "1")))
+    if wanted >= len(actual) or len(inputs[0]) != len(actual) or expected.shape != actual.shape:
+        return inputs, actual
+    off = np.abs(actual - expected).reshape(len(actual), -1).max(axis=1)
+    chosen = np.sort(np.argsort(-off, kind="stable")[:wanted])
+    return [np.ascontiguousarray(inputs[0][chosen]), *inputs[1:]], actual[chosen]
+
+
+def _reproduces(
+    node: Node, inputs: list[np.ndarray], found: list[Estimate], actual: np.ndarray, tolerance: float
+) -> bool:
+    """Whether a node with these parameters gives what it gave, for all samples."""
+    replaced = list(inputs)
+    for estimate in found:
+        old = inputs[estimate.position]
+        replaced[estimate.position] = estimate.values.reshape(old.shape).astype(old.dtype)
+    results = _call(node, replaced, actual.shape[1], int(node.attributes.get("num_group", "1")))
+    return results.shape == actual.shape and bool(np.abs(results - actual).max() <= 8 * tolerance)
 
 
 def _linear(node: Node, inputs: list[np.ndarray], actual: np.ndarray, tolerance: float) -> Optional[list[Estimate]]:
@@ -191,9 +215,6 @@ def _solve(
     and which elements some sample shows; None if the values do not determine them, or nothing linear makes them."""
     system = np.concatenate([columns, np.ones((1, columns.shape[1]))]) if with_bias else columns
     unknowns, places = system.shape
-    chosen = np.arange(places)
-    if places > max(_MAX_ROWS, 3 * unknowns):
-        chosen = np.random.default_rng(0).choice(places, max(_MAX_ROWS, 3 * unknowns), replace=False)
     single = _single_column(system, difference, tolerance)
     used = np.abs(system).max(axis=1) > 0
     if single is not None:
@@ -202,16 +223,15 @@ def _solve(
     else:
         if places < unknowns:
             return None
-        part = system[:, chosen]
-        used &= np.abs(part).max(axis=1) > 0
-        normal = part[used] @ part[used].T
+        part = system[used]
+        normal = part @ part.T
         scale = np.sqrt(np.diag(normal))
         values, vectors = np.linalg.eigh(normal / np.outer(scale, scale))
         if values[0] < _CONDITION * values[-1]:
             return None
         inverse = (vectors / values) @ vectors.T / np.outer(scale, scale)
         solution = np.zeros((len(difference), unknowns))
-        solution[:, used] = difference[:, chosen] @ part[used].T @ inverse
+        solution[:, used] = difference @ part.T @ inverse
         uncertainty = np.zeros(unknowns)
         uncertainty[used] = 4 * tolerance * np.sqrt(np.diag(inverse))
         if np.abs(solution @ system - difference).max() > 4 * tolerance:

@@ -21,7 +21,7 @@ from vqvae_gluon.files import atomic_write
 from vqvae_gluon.parity.bounds import FACTOR, Errors
 from vqvae_gluon.parity.discrete import Flip, Flips
 from vqvae_gluon.parity.metrics import QUANTILES, NodeComparison
-from vqvae_gluon.parity.report import describe, explain, path_to, summary, to_json
+from vqvae_gluon.parity.report import describe, explain, path_to, remedies, summary, to_json
 from vqvae_gluon.parity.result import NodeReport, Report, Samples
 
 EQUAL, WITHIN, WRONG, MISSING = "equal", "within the bounds", "wrong", "not compared"
@@ -139,6 +139,7 @@ def _render(report: Report, pictures: list[Picture], kinds: np.ndarray) -> str:
         report=report,
         mark=_VERDICT_MARKS[report.verdict],
         summary=summary(report),
+        remedies=remedies(report),
         first=next((row for row in every if row.first), None),
         facts=[line.partition(": ")[::2] for line in explain(report, first)] if first else [],
         paths=path_to(report, first.comparison.key) if first else ([], []),

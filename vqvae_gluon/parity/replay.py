@@ -33,6 +33,7 @@ _ULPS = 64  # Replays are of the same operators; what is left is rounding.
 _FEW = 2  # samples on which a change is tried before it is tried on all
 ABSURD = 1e6  # times the largest value that should be there
 _RIGHT = 0.3  # share of a tensor that must be right before the end of a buffer is taken to have been passed
+_TOUCHED = 0.25  # share of the channels that a weight without numbers shows in at least
 _JUMPING = 0.005  # share of what rounding may make jump
 
 _SHAPING = {"pad", "kernel", "stride", "dilate", "adj", "target_shape", "pooling_convention", "count_include_pad"}
@@ -231,9 +232,10 @@ def relate_files(
     name: str, ours: np.ndarray, theirs: np.ndarray, others: Mapping[str, np.ndarray]
 ) -> Optional[Relation]:
     """How the parameter of one file was made of another's. There every value is known, so that one is enough."""
-    if ours.shape == theirs.shape and (ours != theirs).sum() == 1:
+    relation = relate_parameter(name, ours, theirs, 0.0, others)
+    if relation is None and ours.shape == theirs.shape and (ours != theirs).sum() == 1:
         return Relation(("one corrupted value",), "", 0.0, 1 - 1 / ours.size)
-    return relate_parameter(name, ours, theirs, 0.0, others)
+    return relation
 
 
 def told(expected: np.ndarray, actual: np.ndarray, relation: Optional[Relation]) -> str:
@@ -625,13 +627,13 @@ def _deduced(step: Step) -> Optional[Explanation]:
         axis = 1 if absurd.ndim > 1 else 0
         channels = np.moveaxis(absurd, axis, 0).reshape(absurd.shape[axis], -1).mean(axis=1)
         touched = channels > 0
-        # A weight that is no number spoils all of its channel.
-        if touched.any() and channels[touched].min() > 0.5:
-            cause = unbound(weight)
-            detail = f"uninitialised: {int(absurd.sum())} of {absurd.size} results are no numbers or beyond all measure"
-            if touched.sum() == 1 and len(channels) > 2:
-                cause, detail = "one corrupted value", f"channel {int(np.argmax(channels))} alone gives no numbers"
-            return Explanation((cause,), weight[4:], detail, float("nan"))
+        detail = f"uninitialised: {int(absurd.sum())} of {absurd.size} results are no numbers or beyond all measure"
+        if touched.mean() > _TOUCHED and len(channels) > 1:
+            return Explanation((unbound(weight),), weight[4:], detail, float("nan"))
+        # A single value that is no number spoils all of its channel, and no other.
+        if touched.sum() == 1 and channels[touched].min() > 0.5:
+            detail = f"channel {int(np.argmax(channels))} alone gives no numbers"
+            return Explanation(("one corrupted value",), weight[4:], detail, float("nan"))
     if len(step.inputs) > 1 and step.actual[0].shape == step.expected[0].shape:
         noise = is_like_noise(step.node, list(step.inputs), step.actual[0])
         if noise:

@@ -84,8 +84,8 @@ def to_text(report: Report) -> str:
         lines += [f"    {text}" for text in explain(report, first)]
         if kind == "node":
             lines += ["  its neighbourhood:", *_neighbourhood(report, node.key)]
-    told = None if cause is None else next((f for f in report.findings if f.cause == cause.name), None)
-    notes = [str(finding) for finding in report.findings if finding is not told] + report.guard + report.notes
+    left = [finding for finding in report.findings if cause is None or finding.subject not in cause.evidence]
+    notes = [str(finding) for finding in left] + report.guard + report.notes
     lines += [f"  note: {text}" for text in notes[:_NOTES]]
     lines += [f"  note: and {len(notes) - _NOTES} more, all of them with --json"] if len(notes) > _NOTES else []
     lines += [f"  note: the comparison ended early: {report.failure}"] if report.failure else []
