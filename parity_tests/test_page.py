@@ -218,8 +218,6 @@ def test_both_paths_to_the_first_divergent_node_are_told(browser, pages):
 
 def test_a_divergence_has_heat_maps_the_first_divergent_one_first(browser, pages, reports):
     report = reports["diverge"]
-    excesses = [node.errors.excess for node in report.nodes.values() if node.errors]
-    assert report.first_divergent.errors.excess < max(excesses)
     with opened(browser, pages["diverge"]) as page:
         assert 1 <= page.locator(".heats img").count() <= 8
         first = page.locator(".heats > li").first.inner_text()
