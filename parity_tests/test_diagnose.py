@@ -198,6 +198,19 @@ def test_a_black_box_does_not_look_at_files(reference, bundle, tmp_path):
     assert compare_traces(reference.path, trace, black_box=True).verdict == "agree"
 
 
+def test_a_diagnosis_that_fails_leaves_the_verdict(reference, tmp_path, monkeypatch):
+    def change(arrays):
+        arrays["input", "data"] = 255 - arrays["input", "data"]
+
+    def fail(*arguments):
+        raise ArithmeticError("out of numbers")
+
+    monkeypatch.setattr("vqvae_gluon.parity.diagnose.relate_images", fail)
+    report = compare_traces(reference.path, altered(reference, tmp_path / "trace", change))
+    assert (report.verdict, report.cause.name) == ("diverge", "unexplained")
+    assert "ArithmeticError: out of numbers" in report.notes[-1]
+
+
 def test_every_cause_has_its_remedy():
     assert all(remedy and not remedy.endswith(".") for remedy in REMEDIES.values())
     assert all(name == name.strip() and " + " not in name for name in REMEDIES)

@@ -97,6 +97,14 @@ def diagnose(report: Report, scenes: Sequence[Scene], way: Optional[tuple[Trace,
     Args:
         way: the traces of both sides' whole way, if images were fed: what went in, and what came out.
     """
+    try:
+        return _merged(_causes(report, scenes, way), report.operators)
+    except Exception as error:  # The verdict stands, whatever the search for its cause ran into.
+        report.notes.append(f"the cause was not looked for to the end: {type(error).__name__}: {error}")
+        return []
+
+
+def _causes(report: Report, scenes: Sequence[Scene], way: Optional[tuple[Trace, Trace]]) -> list[Cause]:
     causes: list[Cause] = []
     if way is not None:
         causes += _of_the_input(*way)
@@ -110,7 +118,7 @@ def diagnose(report: Report, scenes: Sequence[Scene], way: Optional[tuple[Trace,
         causes += _of_the_engine(report, scene)
     if way is not None:
         causes += _of_the_output(way[1])
-    return _merged(causes, report.operators)
+    return causes
 
 
 # What goes in.
