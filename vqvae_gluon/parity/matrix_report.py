@@ -5,11 +5,10 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import jinja2
-
 from vqvae_gluon import __version__
 from vqvae_gluon.files import atomic_write
 from vqvae_gluon.parity.matrix import BOUNDS, Fault, Matrix
+from vqvae_gluon.parity.page import templates
 
 _RATES = {
     "right_node": "the right node named",
@@ -121,26 +120,23 @@ def write_html(matrix: Matrix, directory: Path) -> Path:
     controls: dict[str, dict] = {}
     for control in matrix.controls:
         controls.setdefault(control.name, {})[control.model] = control
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,  # Names come from files, and files from anywhere.
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("faults.html").render(
-        matrix=matrix,
-        summary=matrix.summary,
-        headline=headline(matrix),
-        rates=[(text, matrix.rate(name), BOUNDS[name]) for name, text in _RATES.items()],
-        models=models,
-        kinds=kinds,
-        marks=_MARKS,
-        state_of=state_of,
-        differences=differences,
-        controls=controls,
-        json=json.dumps(matrix.to_json(), indent=1),
-        version=__version__,
+    page = (
+        templates()
+        .get_template("faults.html")
+        .render(
+            matrix=matrix,
+            summary=matrix.summary,
+            headline=headline(matrix),
+            rates=[(text, matrix.rate(name), BOUNDS[name]) for name, text in _RATES.items()],
+            models=models,
+            kinds=kinds,
+            marks=_MARKS,
+            state_of=state_of,
+            differences=differences,
+            controls=controls,
+            json=json.dumps(matrix.to_json(), indent=1),
+            version=__version__,
+        )
     )
     with atomic_write(directory / "index.html") as file:
         file.write(page.encode())

@@ -121,18 +121,23 @@ def write_html(report: Report, directory: Path) -> Path:
     return directory / "index.html"
 
 
-def _render(report: Report, pictures: list[Picture], kinds: np.ndarray) -> str:
-    first = report.first_divergent
-    rows = [_row(f"tensor-{i}", node, node is first) for i, node in enumerate(report.nodes.values())]
-    outputs = {name: _row(f"output-{i}", node, node is first) for i, (name, node) in enumerate(report.outputs.items())}
-    every = [*rows, *outputs.values()]
-    environment = jinja2.Environment(
+def templates() -> jinja2.Environment:
+    """What pages are made of."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,  # Names come from files, and files from anywhere.
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _render(report: Report, pictures: list[Picture], kinds: np.ndarray) -> str:
+    first = report.first_divergent
+    rows = [_row(f"tensor-{i}", node, node is first) for i, node in enumerate(report.nodes.values())]
+    outputs = {name: _row(f"output-{i}", node, node is first) for i, (name, node) in enumerate(report.outputs.items())}
+    every = [*rows, *outputs.values()]
+    environment = templates()
     environment.filters["short"] = _short
     environment.tests["finite"] = math.isfinite
     return environment.get_template("report.html").render(
