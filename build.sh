@@ -77,7 +77,7 @@ setup_cpp() {
   command -v c++ >/dev/null || missing+=(g++)
   command -v cmake >/dev/null || missing+=(cmake)
   command -v ninja >/dev/null || command -v make >/dev/null || missing+=(ninja-build)
-  for pair in png.h:libpng-dev turbojpeg.h:libturbojpeg0-dev openssl/evp.h:libssl-dev \
+  for pair in png.h:libpng-dev turbojpeg.h:libturbojpeg0-dev openssl/evp.h:libssl-dev zlib.h:zlib1g-dev \
     nlohmann/json.hpp:nlohmann-json3-dev CLI/CLI.hpp:libcli11-dev doctest/doctest.h:doctest-dev; do
     if ! command -v c++ >/dev/null || ! echo "#include <${pair%%:*}>" | c++ -E -x c++ - >/dev/null 2>&1; then
       missing+=("${pair##*:}")

@@ -160,6 +160,38 @@ Tensor decode_image(const Bytes& bytes, int channels, const std::string& name) {
   return channels == 1 ? luma(image) : image;
 }
 
+Tensor pad_to(const Tensor& images, std::int64_t multiple) {
+  const std::int64_t height = images.shape[1];
+  const std::int64_t width = images.shape[2];
+  const auto channels = static_cast<std::size_t>(images.shape[3]);
+  const auto next = [multiple](std::int64_t side) { return (side + multiple - 1) / multiple * multiple; };
+  if (height == next(height) && width == next(width)) return images;
+  Tensor padded(DType::kUint8, {images.shape[0], next(height), next(width), images.shape[3]});
+  const std::size_t row = static_cast<std::size_t>(width) * channels;
+  std::uint8_t* out = padded.data.data();
+  for (std::int64_t y = 0; y < images.shape[0] * next(height); ++y) {
+    const std::int64_t from = y / next(height) * height + std::min(y % next(height), height - 1);
+    const std::uint8_t* in = images.data.data() + static_cast<std::size_t>(from) * row;
+    out = std::copy(in, in + row, out);
+    for (std::int64_t x = width; x < next(width); ++x) out = std::copy(in + row - channels, in + row, out);
+  }
+  return padded;
+}
+
+Tensor crop(const Tensor& images, std::int64_t height, std::int64_t width) {
+  if (height == images.shape[1] && width == images.shape[2]) return images;
+  Tensor part(images.dtype, {images.shape[0], height, width, images.shape[3]});
+  const std::size_t pixel = item_size(images.dtype) * static_cast<std::size_t>(images.shape[3]);
+  const std::size_t row = static_cast<std::size_t>(width) * pixel;
+  std::uint8_t* out = part.data.data();
+  for (std::int64_t y = 0; y < images.shape[0] * height; ++y) {
+    const std::int64_t from = y / height * images.shape[1] + y % height;
+    const std::uint8_t* in = images.data.data() + static_cast<std::size_t>(from * images.shape[2]) * pixel;
+    out = std::copy(in, in + row, out);
+  }
+  return part;
+}
+
 Bytes encode_png(const Tensor& images, std::int64_t index) {
   png_image header{};
   header.version = PNG_IMAGE_VERSION;

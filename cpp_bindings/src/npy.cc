@@ -15,6 +15,7 @@ constexpr std::size_t kMaxFileBytes = std::size_t{1} << 33;
 constexpr std::size_t kMaxHeaderBytes = 4096;
 constexpr std::size_t kPreambleBytes = 10;
 constexpr std::size_t kAlignment = 64;
+constexpr std::size_t kMaxRank = 32;  // NumPy's own.
 constexpr std::array<std::uint8_t, 8> kMagic = {0x93, 'N', 'U', 'M', 'P', 'Y', 1, 0};
 
 // The header is a Python literal; this is the only form NumPy writes for our types.
@@ -33,7 +34,7 @@ bool parse_shape(const std::string& text, std::size_t max_elements, Shape* shape
       continue;
     }
     const std::size_t end = std::min(text.find_first_of(", ", at), text.size());
-    if (end - at > 12) return false;
+    if (end - at > 12 || shape->size() == kMaxRank) return false;
     const std::int64_t extent = std::stoll(text.substr(at, end - at));
     if (extent > 0 && elements > max_elements / static_cast<std::size_t>(extent)) return false;
     elements *= static_cast<std::size_t>(extent);
@@ -45,10 +46,11 @@ bool parse_shape(const std::string& text, std::size_t max_elements, Shape* shape
 
 }  // namespace
 
-Tensor read_npy(const std::filesystem::path& path) {
-  const Bytes bytes = read_file(path, kMaxFileBytes);
-  const auto reject = [&path](const char* why) -> InputError {
-    return {path.string(), std::string("is not an .npy file that can be read: ") + why};
+Tensor read_npy(const std::filesystem::path& path) { return parse_npy(read_file(path, kMaxFileBytes), path.string()); }
+
+Tensor parse_npy(const Bytes& bytes, const std::string& name) {
+  const auto reject = [&name](const char* why) -> InputError {
+    return {name, std::string("is not an .npy file that can be read: ") + why};
   };
   if (bytes.size() < kPreambleBytes || !std::equal(kMagic.begin(), kMagic.end(), bytes.begin())) {
     throw reject("it does not begin as version 1.0 does");

@@ -34,6 +34,21 @@ TEST_CASE("a PNG file that is cut off anywhere is rejected") {
   }
 }
 
+TEST_CASE("images are padded with their last row and column, and cropped back") {
+  vqvae::Tensor image(vqvae::DType::kUint8, {2, 2, 3, 1});
+  image.data = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12};
+  const vqvae::Tensor padded = vqvae::pad_to(image, 4);
+  CHECK(padded.shape == vqvae::Shape{2, 4, 4, 1});
+  CHECK(padded.data == vqvae::Bytes{1, 2, 3, 3, 4,  5,  6,  6,  4,  5,  6,  6,  4,  5,  6,  6,
+                                    7, 8, 9, 9, 10, 11, 12, 12, 10, 11, 12, 12, 10, 11, 12, 12});
+  CHECK(vqvae::crop(padded, 2, 3).data == image.data);
+  CHECK(vqvae::crop(padded, 2, 3).shape == image.shape);
+  CHECK(vqvae::pad_to(padded, 4).data == padded.data);
+  const vqvae::Tensor colours = gradient(3);
+  CHECK(vqvae::pad_to(colours, 4).shape == vqvae::Shape{1, 8, 8, 3});
+  CHECK(vqvae::crop(vqvae::pad_to(colours, 4), 5, 7).data == colours.data);
+}
+
 TEST_CASE("channels move to the front and back again") {
   const vqvae::Tensor image = gradient(3);
   const vqvae::Tensor tensor = vqvae::to_tensor(image);

@@ -27,6 +27,14 @@ TEST_CASE("arrays come back as they were written") {
   }
 }
 
+TEST_CASE("arrays in memory are read as those in files are") {
+  const vqvae::Bytes bytes = vqvae::npy_bytes(counting());
+  CHECK(vqvae::parse_npy(bytes, "x").data == counting().data);
+  CHECK_THROWS_WITH_AS(vqvae::parse_npy({}, "standard input"),
+                       "standard input: is not an .npy file that can be read: it does not begin as version 1.0 does",
+                       vqvae::InputError);
+}
+
 TEST_CASE("values start on a boundary of 64 bytes") {
   const vqvae::Bytes bytes = vqvae::npy_bytes(counting());
   CHECK((bytes.size() - counting().data.size()) % 64 == 0);

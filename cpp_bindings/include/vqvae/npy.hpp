@@ -3,6 +3,7 @@
 #define VQVAE_NPY_HPP_
 
 #include <filesystem>
+#include <string>
 
 #include "vqvae/tensor.hpp"
 
@@ -10,6 +11,9 @@ namespace vqvae {
 
 // Throws InputError if the file is missing, damaged, or not a C-ordered array of one of our types.
 Tensor read_npy(const std::filesystem::path& path);
+
+// The same of a file's bytes. The name is for messages.
+Tensor parse_npy(const Bytes& bytes, const std::string& name);
 
 // What stands before the values in a file.
 Bytes npy_header(const Tensor& tensor);
