@@ -17,14 +17,13 @@ namespace {
 constexpr const char* kLibrary = "libmxnet.so";
 constexpr const char* kPathVariable = "MXNET_LIBRARY_PATH";
 
+// What to open. A name without a directory is searched for by the dynamic linker.
 std::string library_path() {
-  if (const char* given = std::getenv(kPathVariable); given != nullptr && *given != '\0') {
-    const std::filesystem::path path(given);
-    std::error_code error;
-    return (std::filesystem::is_directory(path, error) ? path / kLibrary : path).string();
-  }
+  const char* given = std::getenv(kPathVariable);
+  if (given == nullptr || *given == '\0') return kLibrary;
+  const std::filesystem::path path(given);
   std::error_code error;
-  return std::filesystem::exists(VQVAE_MXNET_LIBRARY, error) ? VQVAE_MXNET_LIBRARY : kLibrary;
+  return (std::filesystem::is_directory(path, error) ? path / kLibrary : path).string();
 }
 
 constexpr int kKeepWhatIsSet = 0;

@@ -67,9 +67,10 @@ struct Api {
 #undef VQVAE_DECLARE
 };
 
-// The library: $MXNET_LIBRARY_PATH (a file or its directory), else the one found when this was built, else the dynamic
-// linker's. Unless OMP_NUM_THREADS is set, it is set to the number of processors this process may run on. The first
-// call loads it; it may come from any one thread. Throws RuntimeFailure.
+// The library: $MXNET_LIBRARY_PATH (a file or its directory), else what the dynamic linker finds, which also searches
+// the RUNPATH of libvqvae: its own directory, or the wheel's where it was built. Unless OMP_NUM_THREADS is set, it is
+// set to the number of processors this process may run on. The first call loads it; it may come from any thread. Throws
+// RuntimeFailure.
 const Api& api();
 
 // While it lives and `wanted` is true, graphs are bound without fusion, unless the user has chosen what fuses. MXNet
