@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
 #include <utility>
@@ -11,25 +10,11 @@
 namespace vqvae {
 namespace {
 
-using Json = nlohmann::json;
 using Indices = std::vector<std::size_t>;
-using Output = std::pair<std::size_t, std::size_t>;  // Index of a node, number of its output.
-
-struct Node {
-  std::string name;
-  std::string op;
-  std::map<std::string, std::string> attributes;
-  std::vector<Output> inputs;
-
-  std::string attribute(const std::string& key, const std::string& otherwise) const {
-    const auto found = attributes.find(key);
-    return found == attributes.end() ? otherwise : found->second;
-  }
-};
 
 struct Nodes {
   std::vector<Node> list;  // In the order of the file; indices are those of the file.
-  std::vector<Output> heads;
+  std::vector<Reference> heads;
 };
 
 bool is_one_of(const std::string& text, const std::set<std::string>& names) { return names.count(text) > 0; }
@@ -39,29 +24,9 @@ std::string operator_name(const std::string& op) {
   return op == "identity" ? "_copy" : op;
 }
 
-std::vector<Output> outputs(const Json& references) {
-  std::vector<Output> result;
-  for (const Json& reference : references) {
-    result.emplace_back(reference[0].get<std::size_t>(), reference[1].get<std::size_t>());
-  }
-  return result;
-}
-
 Nodes read_nodes(const Graph& graph) {
-  const Json document = Json::parse(graph.json);
-  Nodes nodes;
-  for (const Json& row : document.at("nodes")) {
-    Node node{row.at("name").get<std::string>(), operator_name(row.at("op").get<std::string>()), {}, {}};
-    for (const char* key : {"param", "attr", "attrs"}) {
-      if (!row.contains(key)) continue;
-      for (const auto& [name, value] : row.at(key).items()) {
-        if (value.is_string()) node.attributes[name] = value.get<std::string>();
-      }
-    }
-    node.inputs = outputs(row.at("inputs"));
-    nodes.list.push_back(std::move(node));
-  }
-  nodes.heads = outputs(document.at("heads"));
+  Nodes nodes{graph.nodes, graph.outputs};
+  for (Node& node : nodes.list) node.op = operator_name(node.op);
   return nodes;
 }
 
@@ -104,12 +69,12 @@ bool fuses_with_dense(const Node& node) {
 Indices search_order(const Nodes& nodes) {
   Indices order;
   std::vector<bool> found(nodes.list.size());
-  for (const Output& head : nodes.heads) {
+  for (const Reference& head : nodes.heads) {
     std::vector<std::pair<std::size_t, std::size_t>> stack;  // A node, and which of its inputs is next.
     if (!found[head.first]) stack.emplace_back(head.first, 0);
     while (!stack.empty()) {
       const std::size_t node = stack.back().first;
-      const std::vector<Output>& inputs = nodes.list[node].inputs;
+      const std::vector<Reference>& inputs = nodes.list[node].inputs;
       std::size_t& next = stack.back().second;
       while (next < inputs.size() && found[inputs[next].first]) ++next;
       if (next < inputs.size()) {
@@ -128,15 +93,15 @@ Indices search_order(const Nodes& nodes) {
 std::set<std::size_t> remove_identities(Nodes* nodes) {
   std::set<std::size_t> merged;
   std::set<std::size_t> unbound;
-  std::map<std::size_t, Output> instead;
-  const auto real = [&](Output* output) {
+  std::map<std::size_t, Reference> instead;
+  const auto real = [&](Reference* output) {
     const auto found = instead.find(output->first);
     if (found != instead.end()) *output = found->second;
   };
   for (const std::size_t index : search_order(*nodes)) {
     Node& node = nodes->list[index];
-    const std::vector<Output> original = node.inputs;
-    for (Output& input : node.inputs) real(&input);
+    const std::vector<Reference> original = node.inputs;
+    for (Reference& input : node.inputs) real(&input);
     const bool dropout = node.op == "Dropout" && node.attribute("mode", "training") == "training";
     if ((!dropout && node.op != "_copy") || original.empty()) continue;
     const std::size_t behind = original[0].first;
@@ -145,7 +110,7 @@ std::set<std::size_t> remove_identities(Nodes* nodes) {
     instead.emplace(index, node.inputs[0]);
     if (is_one_of(nodes->list[behind].op, {"Dropout", "_copy"})) unbound.insert(index);
   }
-  for (Output& head : nodes->heads) real(&head);
+  for (Reference& head : nodes->heads) real(&head);
   return unbound;
 }
 
@@ -160,7 +125,7 @@ class Search {
         fused_(nodes.list.size()) {
     for (std::size_t place = 0; place < order_.size(); ++place) {
       place_[order_[place]] = place;
-      for (const Output& input : at(order_[place]).inputs) {
+      for (const Reference& input : at(order_[place]).inputs) {
         Indices& takers = takers_[input.first];
         if (takers.empty() || takers.back() != order_[place]) takers.push_back(order_[place]);
       }
@@ -234,7 +199,7 @@ class Search {
         leaving[taker] = node;
         earliest = std::min(earliest, place_[taker]);
       }
-      for (const Output& input : at(node).inputs) {
+      for (const Reference& input : at(node).inputs) {
         if (outside(input.first)) entering[input.first] = node;
       }
     }
@@ -253,7 +218,7 @@ class Search {
           keep(end);
           keep(found->second);
         }
-        for (const Output& input : at(current).inputs) {
+        for (const Reference& input : at(current).inputs) {
           if (within.count(input.first) == 0 && met.insert(input.first).second) stack.push_back(input.first);
         }
       }
@@ -264,7 +229,7 @@ class Search {
   // Note who takes what the fused operator does not give.
   void judge(const Indices& chain) {
     for (std::size_t i = 0; i + 1 < chain.size(); ++i) {
-      const std::vector<Output>& inputs = at(chain[i + 1]).inputs;
+      const std::vector<Reference>& inputs = at(chain[i + 1]).inputs;
       const bool sum = at(chain[i + 1]).op == "elemwise_add";
       std::size_t links = 0;
       for (std::size_t place = 0; place < inputs.size(); ++place) {
@@ -275,15 +240,15 @@ class Search {
       for (const std::size_t taker : takers_[chain[i]]) {
         if (std::find(chain.begin(), chain.end(), taker) == chain.end()) wrong_.insert(taker);
       }
-      for (const Output& head : nodes_.heads) {
+      for (const Reference& head : nodes_.heads) {
         if (head.first == chain[i]) wrong_.insert(chain[i]);
       }
     }
     // Of the last one the first output alone is left.
-    const auto hidden = [&](const Output& output) { return output.first == chain.back() && output.second != 0; };
+    const auto hidden = [&](const Reference& output) { return output.first == chain.back() && output.second != 0; };
     if (std::any_of(nodes_.heads.begin(), nodes_.heads.end(), hidden)) wrong_.insert(chain.back());
     for (const std::size_t taker : takers_[chain.back()]) {
-      const std::vector<Output>& inputs = at(taker).inputs;
+      const std::vector<Reference>& inputs = at(taker).inputs;
       if (std::any_of(inputs.begin(), inputs.end(), hidden)) wrong_.insert(taker);
     }
     // The statistics of a BatchNorm are merged into the kernel, whose first axis is that of the channels.

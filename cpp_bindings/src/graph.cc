@@ -1,8 +1,12 @@
 #include "vqvae/graph.hpp"
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <set>
+#include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "vqvae/error.hpp"
@@ -13,6 +17,10 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::size_t kMaxNodes = 1000000;
+// What a reader may use beside twice the file, and at most uses of it for each bracket and for each comma or colon.
+constexpr std::size_t kSpareBytes = std::size_t{56} << 20;
+constexpr std::size_t kBracketBytes = 96;
+constexpr std::size_t kEntryBytes = 96;
 
 class Unsound : public std::runtime_error {
  public:
@@ -32,61 +40,91 @@ void check_reference(const Json& reference, std::size_t limit) {
 
 // Gluon gives two calls of one block one name; the second is told apart as "<name>~2". Variables are bound by name, so
 // theirs must be unique. Returns whether the node was renamed.
-bool make_unique(Json* node, const std::map<std::string, std::string>& taken,
-                 std::map<std::string, std::size_t>* calls) {
-  const auto name = node->at("name").get<std::string>();
+bool make_unique(Json* row, const std::set<std::string>& taken, std::map<std::string, std::size_t>* calls) {
+  const auto name = row->at("name").get<std::string>();
   if (taken.count(name) == 0) return false;
-  if (node->at("op") == "null") throw Unsound("two nodes have the name of the variable " + name);
+  if (row->at("op") == "null") throw Unsound("two nodes have the name of the variable " + name);
   std::size_t& number = calls->emplace(name, 1).first->second;
   do ++number;
   while (taken.count(name + "~" + std::to_string(number)) > 0);
-  (*node)["name"] = name + "~" + std::to_string(number);
+  (*row)["name"] = name + "~" + std::to_string(number);
   return true;
+}
+
+// References to nodes before this place.
+std::vector<Reference> references(const Json& list, std::size_t limit) {
+  std::vector<Reference> result;
+  for (const Json& reference : list) {
+    check_reference(reference, limit);
+    result.emplace_back(reference[0].get<std::size_t>(), reference[1].get<std::size_t>());
+  }
+  return result;
+}
+
+Node read_node(const Json& row, std::size_t place) {
+  if (!row.at("inputs").is_array()) throw Unsound("a node has no list of inputs");
+  Node node;
+  node.name = row.at("name").get<std::string>();
+  node.op = row.at("op").get<std::string>();
+  node.inputs = references(row.at("inputs"), place);
+  node.has_subgraphs = row.contains("subgraphs") && !row.at("subgraphs").empty();
+  for (const char* key : {"param", "attr", "attrs"}) {  // The first two in files of old versions.
+    if (!row.contains(key)) continue;
+    if (!row.at(key).is_object()) throw Unsound(std::string("a node's ") + key + " is no object");
+    for (const auto& [name, value] : row.at(key).items()) {
+      if (!value.is_string()) throw Unsound("the attribute " + name + " of " + node.name + " is no text");
+      node.attributes[name] = value.get<std::string>();
+    }
+  }
+  return node;
 }
 
 // Returns whether nodes were renamed.
 bool check_nodes(Json* document, Graph* graph) {
   bool renamed = false;
   std::map<std::string, std::size_t> calls;
-  Json& nodes = document->at("nodes");
-  if (!nodes.is_array() || nodes.empty() || nodes.size() > kMaxNodes) {
+  std::set<std::string> taken;
+  Json& rows = document->at("nodes");
+  if (!rows.is_array() || rows.empty() || rows.size() > kMaxNodes) {
     throw Unsound("its list of nodes is empty or too long");
   }
   std::vector<std::size_t> variables;
-  for (std::size_t i = 0; i < nodes.size(); ++i) {
-    if (!nodes[i].at("inputs").is_array()) throw Unsound("a node has no list of inputs");
-    for (const Json& reference : nodes[i].at("inputs")) check_reference(reference, i);
-    for (const char* key : {"attrs", "attr", "param"}) {  // The last two in files of old versions.
-      if (nodes[i].contains(key) && !nodes[i].at(key).is_object()) {
-        throw Unsound(std::string("a node's ") + key + " is no object");
-      }
-    }
-    const auto op = nodes[i].at("op").get<std::string>();
-    renamed = make_unique(&nodes[i], graph->operators, &calls) || renamed;
-    const auto name = nodes[i].at("name").get<std::string>();
-    if (op == "null") {
-      if (!nodes[i].at("inputs").empty()) throw Unsound("the variable " + name + " has inputs");
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    renamed = make_unique(&rows[i], taken, &calls) || renamed;
+    Node node = read_node(rows[i], i);
+    if (node.op == "null") {
+      if (!node.inputs.empty()) throw Unsound("the variable " + node.name + " has inputs");
       variables.push_back(i);
     }
-    graph->operators.emplace(name, op);
+    taken.insert(node.name);
+    graph->nodes.push_back(std::move(node));
   }
   auto arguments = document->at("arg_nodes").get<std::vector<std::size_t>>();
   std::sort(arguments.begin(), arguments.end());
   if (arguments != variables) throw Unsound("arg_nodes are not its variables");
   if (!document->at("heads").is_array() || document->at("heads").empty()) throw Unsound("it has no output");
-  for (const Json& reference : document->at("heads")) {
-    check_reference(reference, nodes.size());
-    graph->outputs.emplace_back(nodes[reference[0].get<std::size_t>()].at("name").get<std::string>(),
-                                reference[1].get<std::size_t>());
-  }
+  graph->outputs = references(document->at("heads"), rows.size());
   return renamed;
+}
+
+// Refuse a text that a reader would make much more of than its size.
+void check_structure(const std::string& text) {
+  const auto count = [&text](char c) { return static_cast<std::size_t>(std::count(text.begin(), text.end(), c)); };
+  const std::size_t bytes = (count('[') + count('{')) * kBracketBytes + (count(',') + count(':')) * kEntryBytes;
+  if (bytes > 2 * text.size() + kSpareBytes) throw Unsound("it holds too many small values");
 }
 
 }  // namespace
 
+std::string Node::attribute(const std::string& key, const std::string& otherwise) const {
+  const auto found = attributes.find(key);
+  return found == attributes.end() ? otherwise : found->second;
+}
+
 Graph parse_graph(const Bytes& bytes, const std::string& name) {
   Graph graph{name, std::string(bytes.begin(), bytes.end()), {}, {}};
   try {
+    check_structure(graph.json);
     Json document = Json::parse(graph.json);
     if (check_nodes(&document, &graph)) graph.json = document.dump();
   } catch (const Json::parse_error&) {

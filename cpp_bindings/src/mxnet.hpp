@@ -35,6 +35,9 @@ namespace vqvae::mxnet {
   X(MXSymbolGetOutput)            \
   X(MXSymbolCreateGroup)          \
   X(MXSymbolInferShapePartialEx)  \
+  X(MXSymbolCreateAtomicSymbol)   \
+  X(MXSymbolCompose)              \
+  X(NNGetOpHandle)                \
   X(NNSymbolListInputNames)       \
   X(MXNDArrayCreateEx)            \
   X(MXNDArrayFree)                \

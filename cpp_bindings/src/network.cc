@@ -1,6 +1,8 @@
 #include "vqvae/network.hpp"
 
 #include <algorithm>
+#include <cstring>
+#include <limits>
 #include <set>
 #include <string>
 #include <utility>
@@ -14,6 +16,9 @@ namespace {
 
 using mxnet::api;
 using mxnet::check;
+
+// Of an element, for estimates: nearly all are float32.
+constexpr std::size_t kElementBytes = 4;
 
 // One output of a node.
 struct Output {
@@ -43,6 +48,99 @@ std::vector<Output> list_outputs(SymbolHandle symbol, const std::string& what) {
   return outputs;
 }
 
+using NamedShapeMap = std::map<std::string, Shape>;
+
+// What MXNet knows of a symbol's shapes when it is told those of the inputs; unknown ones are empty.
+struct Inferred {
+  std::vector<Shape> arguments;
+  std::vector<Shape> auxiliaries;
+  std::vector<Shape> outputs;
+};
+
+Inferred infer(SymbolHandle symbol, const NamedShapeMap& inputs, const std::string& what) {
+  mxnet::NamedShapes<int> shapes;
+  for (const auto& [name, shape] : inputs) shapes.add(name, shape);
+  struct Listing {
+    std::uint32_t size = 0;
+    const int* dimensions = nullptr;
+    const int** shapes = nullptr;
+
+    std::vector<Shape> known() const {
+      std::vector<Shape> result(size);
+      for (std::uint32_t i = 0; i < size; ++i) {
+        if (dimensions[i] < 1) continue;
+        const Shape shape(shapes[i], shapes[i] + dimensions[i]);
+        if (std::all_of(shape.begin(), shape.end(), [](auto extent) { return extent > 0; })) result[i] = shape;
+      }
+      return result;
+    }
+  } arguments, outputs, auxiliaries;
+  int complete = 0;
+  if (api().MXSymbolInferShapePartialEx(
+          symbol, shapes.size(), shapes.names.data(), shapes.begins.data(), shapes.extents.data(), &arguments.size,
+          &arguments.dimensions, &arguments.shapes, &outputs.size, &outputs.dimensions, &outputs.shapes,
+          &auxiliaries.size, &auxiliaries.dimensions, &auxiliaries.shapes, &complete) != 0) {
+    throw InputError(what, "shapes do not fit: " + mxnet::last_error());
+  }
+  return {arguments.known(), auxiliaries.known(), outputs.known()};
+}
+
+// How many outputs a node has, as MXNet itself makes one of it alone. MXNet follows a number of an output or a missing
+// input of a file into memory that is not there.
+std::size_t prove(const Node& node, const std::string& what) {
+  const auto refuse = [&](const std::string& why) {
+    return InputError(what, "is refused by MXNet (" + node.name + ": " + why + "); export the network again");
+  };
+  OpHandle op = nullptr;
+  if (api().NNGetOpHandle(node.op.c_str(), &op) != 0) throw refuse("there is no operator " + node.op);
+  std::vector<const char*> keys;
+  std::vector<const char*> values;
+  for (const auto& [key, value] : node.attributes) {
+    keys.push_back(key.c_str());
+    values.push_back(value.c_str());
+  }
+  SymbolHandle handle = nullptr;
+  if (api().MXSymbolCreateAtomicSymbol(op, static_cast<std::uint32_t>(keys.size()), keys.data(), values.data(),
+                                       &handle) != 0) {
+    throw refuse(mxnet::last_error());
+  }
+  const mxnet::Symbol symbol(handle);
+  std::uint32_t outputs = 0;
+  check(api().MXSymbolGetNumOutputs(handle, &outputs), what);
+  // Without inputs it is given a variable for each that it takes.
+  if (api().MXSymbolCompose(handle, "node", 0, nullptr, nullptr) != 0) throw refuse(mxnet::last_error());
+  std::uint32_t inputs = 0;
+  const char** names = nullptr;
+  constexpr int kAll = 0;
+  check(api().NNSymbolListInputNames(handle, kAll, &inputs, &names), what);
+  if (inputs != node.inputs.size()) {
+    throw refuse(node.op + " takes " + std::to_string(inputs) + " inputs, not " + std::to_string(node.inputs.size()));
+  }
+  return outputs;
+}
+
+// Refuse references to outputs that their nodes do not have.
+void prove(const Graph& graph) {
+  std::vector<std::size_t> counts;
+  const auto check_outputs = [&](const std::vector<Reference>& references) {
+    for (const auto& [node, number] : references) {
+      if (number >= counts[node]) {
+        throw InputError(graph.name, "is not a sound MXNet graph (" + graph.nodes[node].name + " has no output " +
+                                         std::to_string(number) + "); export the network again");
+      }
+    }
+  };
+  for (const Node& node : graph.nodes) {
+    check_outputs(node.inputs);
+    const bool known = node.op != "null" && !node.has_subgraphs;
+    // Control flow has as many as its subgraph gives, which MXNet does not tell of a node alone.
+    counts.push_back(known                ? prove(node, graph.name)
+                     : node.has_subgraphs ? std::numeric_limits<std::size_t>::max()
+                                          : 1);
+  }
+  check_outputs(graph.outputs);
+}
+
 }  // namespace
 
 class Network::Impl {
@@ -51,8 +149,7 @@ class Network::Impl {
       : engine_(engine),
         fuse_(fusion == Fusion::kMXNet || engine == Engine::kCachedOp || misfused(network.graph).empty()),
         params_file_(std::move(network.params_name)),
-        json_(std::move(network.graph.json)),
-        operators_(std::move(network.graph.operators)) {
+        json_(std::move(network.graph.json)) {
     plain_.fuse = fuse_;
     tapped_.fuse = fusion == Fusion::kMXNet;
     bound_.file = std::move(network.graph.name);
@@ -66,6 +163,10 @@ class Network::Impl {
       throw InputError(bound_.file, "is refused by MXNet (" + mxnet::last_error() + "); export the network again");
     }
     plain_.symbol.reset(handle);
+    const char* text = "";
+    check(api().MXSymbolSaveToJSON(handle, &text), bound_.file);
+    graph_ = parse_graph(Bytes(text, text + std::strlen(text)), bound_.file);  // Old files are brought up to date.
+    prove(graph_);
     arguments_ = mxnet::names(api().MXSymbolListArguments, handle, bound_.file);
     auxiliaries_ = mxnet::names(api().MXSymbolListAuxiliaryStates, handle, bound_.file);
     bind("arg:", arguments_, &network.parameters, inputs);
@@ -75,7 +176,18 @@ class Network::Impl {
         throw misfit("parameter unknown", name, "the file holds it, the graph does not take it");
       }
     }
-    name_outputs(network.graph.outputs);
+    name_outputs();
+  }
+
+  Estimate estimate(const NamedShapeMap& inputs) const {
+    Estimate result;
+    for (const Shape& shape : infer(tapped_.symbol.get(), inputs, bound_.file).outputs) {
+      const std::size_t elements = shape.empty() ? 0 : element_count(shape);
+      result.bytes += elements * kElementBytes;
+      result.largest = std::max(result.largest, elements);
+    }
+    result.outputs = infer(plain_.symbol.get(), inputs, bound_.file).outputs;
+    return result;
   }
 
   void run(const Inputs& inputs, const Sink& sink) {
@@ -127,17 +239,17 @@ class Network::Impl {
   }
 
   // Name the outputs of the graph, and group those of all nodes into the graph that is tapped.
-  void name_outputs(const std::vector<std::pair<std::string, std::size_t>>& heads) {
+  void name_outputs() {
     const std::vector<Output> outputs = list_outputs(plain_.symbol.get(), bound_.file);
     std::map<std::string, std::size_t> counts;
     for (const Output& output : outputs) ++counts[output.node];
+    std::map<std::string, std::string> operators;
+    for (const Node& node : graph_.nodes) operators[node.name] = node.op;
     const auto call = [&](const std::string& node, std::size_t number) {
       const bool only = counts[node] == 1 && number == 0;
-      const auto op = operators_.find(node);
-      return std::make_pair(only ? node : node + ":" + std::to_string(number),
-                            op == operators_.end() ? "" : op->second);
+      return std::make_pair(only ? node : node + ":" + std::to_string(number), operators[node]);
     };
-    for (const auto& [node, number] : heads) plain_.outputs.push_back(call(node, number));
+    for (const auto& [node, number] : graph_.outputs) plain_.outputs.push_back(call(graph_.nodes[node].name, number));
 
     std::set<std::string> variables(arguments_.begin(), arguments_.end());
     variables.insert(auxiliaries_.begin(), auxiliaries_.end());
@@ -191,34 +303,21 @@ class Network::Impl {
 
   // MXNet would broadcast or crash on a parameter of another shape; ask it first what the inputs make of each.
   void check_shapes(const Feed& feed) const {
-    mxnet::NamedShapes<int> shapes;
-    for (const auto& [name, tensor] : feed) shapes.add(name, tensor->shape);
-    struct Listing {
-      std::uint32_t size = 0;
-      const int* dimensions = nullptr;
-      const int** shapes = nullptr;
-    } arguments, outputs, auxiliaries;
-    int complete = 0;
-    if (api().MXSymbolInferShapePartialEx(
-            plain_.symbol.get(), shapes.size(), shapes.names.data(), shapes.begins.data(), shapes.extents.data(),
-            &arguments.size, &arguments.dimensions, &arguments.shapes, &outputs.size, &outputs.dimensions,
-            &outputs.shapes, &auxiliaries.size, &auxiliaries.dimensions, &auxiliaries.shapes, &complete) != 0) {
-      throw InputError(bound_.file, "shapes do not fit: " + mxnet::last_error());
-    }
-    const auto compare = [this](const Listing& listing, const std::vector<std::string>& names) {
+    NamedShapeMap fed;
+    for (const auto& [name, tensor] : feed) fed.emplace(name, tensor->shape);
+    const Inferred inferred = infer(plain_.symbol.get(), fed, bound_.file);
+    const auto compare = [this](const std::vector<Shape>& shapes, const std::vector<std::string>& names) {
       for (std::size_t i = 0; i < names.size(); ++i) {
         const auto parameter = bound_.parameters.find(names[i]);
-        if (parameter == bound_.parameters.end() || listing.dimensions[i] < 1) continue;
-        const Shape wanted(listing.shapes[i], listing.shapes[i] + listing.dimensions[i]);
-        const bool known = std::find_if(wanted.begin(), wanted.end(), [](auto e) { return e < 1; }) == wanted.end();
-        if (known && parameter->second.shape != wanted) {
+        if (parameter == bound_.parameters.end() || shapes[i].empty()) continue;
+        if (parameter->second.shape != shapes[i]) {
           throw misfit("wrong shape", names[i],
-                       "is " + to_string(parameter->second.shape) + ", the graph takes " + to_string(wanted));
+                       "is " + to_string(parameter->second.shape) + ", the graph takes " + to_string(shapes[i]));
         }
       }
     };
-    compare(arguments, arguments_);
-    compare(auxiliaries, auxiliaries_);
+    compare(inferred.arguments, arguments_);
+    compare(inferred.auxiliaries, auxiliaries_);
   }
 
   static void run(const Plan& plan, const Feed& feed, const Sink& sink) {
@@ -232,7 +331,7 @@ class Network::Impl {
   bool fuse_;  // The graph, where no node is tapped.
   std::string params_file_;
   std::string json_;
-  std::map<std::string, std::string> operators_;
+  Graph graph_;
   Bound bound_;
   std::set<std::string> taken_;  // Full names of the parameters that are bound.
   std::vector<std::string> arguments_;
@@ -248,6 +347,7 @@ Network::Network(Network&&) noexcept = default;
 Network& Network::operator=(Network&&) noexcept = default;
 Network::~Network() = default;
 
+Estimate Network::estimate(const std::map<std::string, Shape>& inputs) const { return impl_->estimate(inputs); }
 void Network::run(const Inputs& inputs, const Sink& sink) { impl_->run(inputs, sink); }
 std::vector<Tensor> Network::run(const Inputs& inputs) {
   std::vector<Tensor> outputs;

@@ -103,4 +103,29 @@ Tensor slice(const Tensor& tensor, std::int64_t begin, std::int64_t end) {
   return part;
 }
 
+Tensor cut(const Tensor& tensor, const Part& part) {
+  Shape shape = tensor.shape;
+  shape[0] = part.count;
+  shape[1] = part.height;
+  shape[2] = part.width;
+  Tensor result(tensor.dtype, shape);
+  paste(tensor, part, &result, 0, 0, 0);
+  return result;
+}
+
+void paste(const Tensor& from, const Part& part, Tensor* to, std::int64_t first, std::int64_t row,
+           std::int64_t column) {
+  const Shape inner(from.shape.begin() + 3, from.shape.end());
+  const auto item = static_cast<std::ptrdiff_t>(element_count(inner) * item_size(from.dtype));
+  const auto place = [item](const Tensor& tensor, std::int64_t n, std::int64_t y, std::int64_t x) {
+    return ((n * tensor.shape[1] + y) * tensor.shape[2] + x) * item;
+  };
+  for (std::int64_t n = 0; n < part.count; ++n) {
+    for (std::int64_t y = 0; y < part.height; ++y) {
+      std::copy_n(from.data.begin() + place(from, part.first + n, part.row + y, part.column), part.width * item,
+                  to->data.begin() + place(*to, first + n, row + y, column));
+    }
+  }
+}
+
 }  // namespace vqvae

@@ -33,8 +33,21 @@ TEST_CASE("a bundle that lacks a file is rejected") {
     const TemporaryDirectory directory;
     copy_pretrained(directory);
     std::filesystem::remove(directory / name);
+    CHECK_THROWS_AS(vqvae::read_bundle(directory / "", true), vqvae::InputError);
+    if (name == std::string("manifest.json")) continue;
     CHECK_THROWS_AS(vqvae::read_bundle(directory / "", false), vqvae::InputError);
   }
+}
+
+TEST_CASE("without a manifest the graphs tell what it would say") {
+  const TemporaryDirectory directory;
+  copy_pretrained(directory);
+  std::filesystem::remove(directory / "manifest.json");
+  const vqvae::Bundle bundle = vqvae::read_bundle(directory / "", false);
+  CHECK(bundle.channels == 1);
+  CHECK(bundle.stride == 4);
+  CHECK(bundle.num_embeddings == 64);
+  CHECK(bundle.digest == vqvae::read_bundle(VQVAE_PRETRAINED, true).digest);
 }
 
 TEST_CASE("an altered file is rejected, unless digests are not to be verified") {
@@ -52,6 +65,9 @@ TEST_CASE("a manifest that is not sound is rejected") {
                                  {"\"channels\": 1", "\"channels\": 2"},
                                  {"\"channels\": 1", "\"channels\": \"1\""},
                                  {"\"stride\": 4", "\"stride\": 0"},
+                                 {"\"NCHW\"", "\"NHWC\""},
+                                 {"\"float32\"", "\"float16\""},
+                                 {"\"sha256\"", "\"sha512\""},
                                  {"\"num_embeddings\"", "\"rows\""},
                                  {"{", "["}}) {
     const TemporaryDirectory directory;

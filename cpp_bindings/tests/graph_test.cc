@@ -23,10 +23,11 @@ void check_rejected(const vqvae::Bytes& bytes) { CHECK_THROWS_AS(vqvae::parse_gr
 
 TEST_CASE("a sound graph is read") {
   const vqvae::Graph graph = vqvae::parse_graph(to_bytes(kGraph), "x");
-  CHECK(graph.operators.at("data") == "null");
-  CHECK(graph.operators.at("out") == "tanh");
-  REQUIRE(graph.outputs.size() == 1);
-  CHECK(graph.outputs[0] == std::make_pair(std::string("out"), std::size_t{0}));
+  REQUIRE(graph.nodes.size() == 2);
+  CHECK(graph.nodes[0].op == "null");
+  CHECK(graph.nodes[1].name == "out");
+  CHECK(graph.nodes[1].inputs == std::vector<vqvae::Reference>{{0, 0}});
+  CHECK(graph.outputs == std::vector<vqvae::Reference>{{1, 0}});
 }
 
 TEST_CASE("the pretrained graphs are sound") {
@@ -55,6 +56,21 @@ TEST_CASE("files of old versions have other words for attributes, and short refe
   CHECK_NOTHROW(vqvae::parse_graph(with("[[1, 0, 0]]", "[[1, 0]]"), "x"));
 }
 
+TEST_CASE("attributes are text") {
+  const vqvae::Bytes bytes = with(R"("op": "tanh",)", R"("op": "tanh", "attrs": {"a": "b"},)");
+  const vqvae::Node node = vqvae::parse_graph(bytes, "x").nodes[1];
+  CHECK(node.attribute("a", "c") == "b");
+  CHECK(node.attribute("b", "c") == "c");
+  check_rejected(with(R"("op": "tanh",)", R"("op": "tanh", "attrs": {"a": 1},)"));
+}
+
+TEST_CASE("a file of which a reader would make much more than its size is rejected before it is read") {
+  std::string text = "[";
+  for (int i = 0; i < 1000000; ++i) text += "{},";
+  CHECK_THROWS_WITH_AS(vqvae::parse_graph(to_bytes(text + "0]"), "x"), doctest::Contains("too many small values"),
+                       vqvae::InputError);
+}
+
 TEST_CASE("variables must be told rightly, their names must be unique") {
   check_rejected(with(R"("arg_nodes": [0])", R"("arg_nodes": [])"));
   check_rejected(with("\"arg_nodes\": [0]", "\"arg_nodes\": [1]"));
@@ -69,8 +85,8 @@ TEST_CASE("the second call of one block is told apart") {
     {"op": "tanh", "name": "layer", "inputs": [[0, 0]]}, {"op": "tanh", "name": "layer", "inputs": [[1, 0]]}],
     "arg_nodes": [0], "heads": [[2, 0]]})"),
                                                 "x");
-  CHECK(graph.operators.count("layer") == 1);
-  CHECK(graph.outputs.front().first == "layer~2");
+  CHECK(graph.nodes[1].name == "layer");
+  CHECK(graph.nodes[2].name == "layer~2");
   CHECK(graph.json.find("layer~2") != std::string::npos);
 }
 

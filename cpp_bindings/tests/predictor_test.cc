@@ -2,7 +2,9 @@
 
 #include <doctest/doctest.h>
 
+#include <random>
 #include <string>
+#include <utility>
 
 #include "support.hpp"
 #include "vqvae/error.hpp"
@@ -69,10 +71,77 @@ TEST_CASE("outputs are handed over one by one, under their nodes' names") {
   CHECK(network.run(inputs).at(0).data == last.data);
 }
 
+TEST_CASE("sides that the stride does not divide are padded, and cropped again") {
+  vqvae::Predictor predictor(vqvae::read_bundle(VQVAE_PRETRAINED, true));
+  const vqvae::Tensor image = vqvae::crop(digits(1), 27, 25);
+  CHECK(predictor.encode(image).shape == vqvae::Shape{1, 7, 7});
+  const vqvae::Tensor result = predictor.reconstruct(image);
+  CHECK(result.shape == image.shape);
+  CHECK(result.data == vqvae::crop(predictor.reconstruct(vqvae::pad_to(image, 4)), 27, 25).data);
+  CHECK_THROWS_AS(predictor.decode(predictor.encode(image), 28, 29), vqvae::InputError);
+}
+
+TEST_CASE("in tiles and parts of a batch comes out what comes out at once") {
+  for (const vqvae::Engine engine : {vqvae::Engine::kCachedOp, vqvae::Engine::kExecutor}) {
+    for (const vqvae::Shape& shape :
+         {vqvae::Shape{1, 101, 67, 1}, vqvae::Shape{3, 64, 64, 1}, vqvae::Shape{2, 7, 160, 1}}) {
+      vqvae::Tensor images(vqvae::DType::kUint8, shape);
+      std::minstd_rand random(1);
+      for (std::uint8_t& value : images.data) value = static_cast<std::uint8_t>(random() >> 8U);
+      vqvae::Predictor whole(vqvae::read_bundle(VQVAE_PRETRAINED, true), engine);
+      const vqvae::Tensor codes = whole.encode(images);
+      const vqvae::Tensor result = whole.reconstruct(images);
+      for (const std::size_t limit : {200000, 300000, 1000000}) {
+        vqvae::Predictor tiled(vqvae::read_bundle(VQVAE_PRETRAINED, true), engine, vqvae::Fusion::kSafe, limit);
+        std::size_t parts = 0;
+        tiled.set_progress([&parts](std::size_t done, std::size_t total) {
+          CHECK(done <= total);
+          parts = total;
+        });
+        CHECK(tiled.encode(images).data == codes.data);
+        CHECK(tiled.reconstruct(images).data == result.data);
+        CHECK(parts > 1);
+      }
+    }
+  }
+}
+
+TEST_CASE("a memory limit that the smallest tile does not keep is told") {
+  vqvae::Predictor predictor(vqvae::read_bundle(VQVAE_PRETRAINED, true), vqvae::Engine::kCachedOp, vqvae::Fusion::kSafe,
+                             1000);
+  CHECK_THROWS_WITH_AS(predictor.encode(digits(1)), doctest::Contains("the smallest tile takes"), vqvae::UsageError);
+}
+
+TEST_CASE("a bundle whose graphs do not give what it says is rejected") {
+  for (const auto change : {+[](vqvae::Bundle* b) { b->stride = 2; }, +[](vqvae::Bundle* b) { b->channels = 3; },
+                            +[](vqvae::Bundle* b) { std::swap(b->encoder, b->decoder); }}) {
+    vqvae::Bundle bundle = vqvae::read_bundle(VQVAE_PRETRAINED, true);
+    change(&bundle);
+    CHECK_THROWS_AS(vqvae::Predictor{bundle}, vqvae::InputError);
+  }
+}
+
+TEST_CASE("nodes that MXNet would follow into the dark are rejected") {
+  const vqvae::Bundle bundle = vqvae::read_bundle(VQVAE_PRETRAINED, true);
+  const std::string& json = bundle.encoder.graph.json;
+  for (const auto& [from, to] : {std::pair<const char*, const char*>{"[12, 0, 0]", "[12, 1, 0]"},
+                                 {"[12, 0, 0]", "[12, 1000000, 0]"},
+                                 {"[12, 0, 0]", "[12, 0, 0], [12, 0, 0]"},
+                                 {"\"num_group\": \"1\"", "\"num_group\": \"x\""},
+                                 {"\"num_group\"", "\"num_grapes\""},
+                                 {"\"Convolution\"", "\"Confusion\""}}) {
+    const std::size_t at = json.find(from);
+    REQUIRE_MESSAGE(at != std::string::npos, from);
+    const std::string text = std::string(json).replace(at, std::string(from).size(), to);
+    vqvae::Export altered = bundle.encoder;
+    altered.graph = vqvae::parse_graph(to_bytes(text), "x");
+    CHECK_THROWS_AS(vqvae::Network(altered, {"data"}), vqvae::InputError);
+  }
+}
+
 TEST_CASE("images and codes that the network cannot take are rejected") {
   vqvae::Predictor predictor(vqvae::read_bundle(VQVAE_PRETRAINED, true));
-  for (const vqvae::Shape& shape :
-       {vqvae::Shape{1, 28, 28, 3}, vqvae::Shape{1, 30, 28, 1}, vqvae::Shape{1, 28, 28}, vqvae::Shape{0, 28, 28, 1}}) {
+  for (const vqvae::Shape& shape : {vqvae::Shape{1, 28, 28, 3}, vqvae::Shape{1, 28, 28}, vqvae::Shape{0, 28, 28, 1}}) {
     CHECK_THROWS_AS(predictor.encode(vqvae::Tensor(vqvae::DType::kUint8, shape)), vqvae::InputError);
   }
   vqvae::Tensor codes(vqvae::DType::kInt32, {1, 7, 7});

@@ -12,14 +12,29 @@
 
 namespace vqvae {
 
+// A node by its place in the file, and the number of one of its outputs.
+using Reference = std::pair<std::size_t, std::size_t>;
+
+struct Node {
+  std::string name;  // Unique in its graph.
+  std::string op;    // MXNet's name of the operator; "null" for a variable.
+  std::map<std::string, std::string> attributes;
+  std::vector<Reference> inputs;
+  bool has_subgraphs = false;  // Control flow.
+
+  // An attribute as the file has it, or what it is when it is left out.
+  std::string attribute(const std::string& key, const std::string& otherwise) const;
+};
+
 struct Graph {
   std::string name;  // Of the file, for messages.
   std::string json;
-  std::map<std::string, std::string> operators;  // Of every node, by the node's name; "null" for a variable.
-  std::vector<std::pair<std::string, std::size_t>> outputs;  // Of the graph: name of the node, number of its output.
+  std::vector<Node> nodes;  // In the order of the file, which is a topological one.
+  std::vector<Reference> outputs;
 };
 
-// Check a file's bytes: every reference points at an earlier node. The name is for messages. Throws InputError.
+// Check a file's bytes: every reference points at an earlier node, and reading it takes no more memory than three times
+// its size and 64 MiB. The name is for messages. Throws InputError.
 Graph parse_graph(const Bytes& bytes, const std::string& name);
 
 }  // namespace vqvae

@@ -30,14 +30,22 @@ struct Tap {
   Tensor value;
 };
 
+// What a run would be like.
+struct Estimate {
+  std::vector<Shape> outputs;  // Of the graph; empty where it depends on more than the shapes of the inputs.
+  std::size_t bytes = 0;       // Of all nodes' outputs: no run of the graph without taps needs more for its tensors.
+  std::size_t largest = 0;     // Elements of the largest tensor. MXNet counts them in 31 bits.
+};
+
 // Takes the outputs of a run, one after the other.
 using Sink = std::function<void(Tap)>;
 
 // Move-only. One thread at a time may use a network.
 class Network {
  public:
-  // Binds every argument and auxiliary state of the graph exactly once. Throws InputError if one is missing, stored
-  // with the wrong prefix, or unknown to the graph; `inputs` are the names that a caller will feed.
+  // Has MXNet prove every node by itself, and binds every argument and auxiliary state of the graph exactly once.
+  // Throws InputError if one is missing, stored with the wrong prefix, or unknown to the graph; `inputs` are the names
+  // that a caller will feed.
   Network(Export network, const std::vector<std::string>& inputs, Engine engine = Engine::kCachedOp,
           Fusion fusion = Fusion::kSafe);
   Network(const Network&) = delete;
@@ -45,6 +53,9 @@ class Network {
   Network(Network&&) noexcept;
   Network& operator=(Network&&) noexcept;
   ~Network();
+
+  // Of a run with inputs of these shapes. Throws InputError as a run does.
+  Estimate estimate(const std::map<std::string, Shape>& inputs) const;
 
   // Hands over the graph's outputs. What the graph does not take is not fed. Throws InputError if an input is missing,
   // or a parameter does not have the shape that the inputs ask for.

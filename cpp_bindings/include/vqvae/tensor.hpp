@@ -56,6 +56,19 @@ void append(Tensor* tensor, const Tensor& more);
 // Elements [begin, end) of the first axis.
 Tensor slice(const Tensor& tensor, std::int64_t begin, std::int64_t end);
 
+// A part of images (N, H, W, ...) or codes (N, h, w): some of them, and the same rows and columns of each.
+struct Part {
+  std::int64_t first = 0;
+  std::int64_t row = 0;
+  std::int64_t column = 0;
+  std::int64_t count = 0;
+  std::int64_t height = 0;
+  std::int64_t width = 0;
+};
+Tensor cut(const Tensor& tensor, const Part& part);
+// Copy a part of one tensor to where another has its place. The items are of one size.
+void paste(const Tensor& from, const Part& part, Tensor* to, std::int64_t first, std::int64_t row, std::int64_t column);
+
 }  // namespace vqvae
 
 #endif  // VQVAE_TENSOR_HPP_
