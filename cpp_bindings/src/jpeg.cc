@@ -54,10 +54,15 @@ struct Segments {
         ++scans;
         if (components == 0) reject("it has no frame");
         if (scans > kMaxScans) reject("it has more than 100 scans");
+        read_scan(body, size - 2);
         at = after_scan(at);
       }
     }
     if (scans == 0) reject("it has no pixels");
+    for (std::size_t i = 0; i < static_cast<std::size_t>(components);
+         ++i) {  // Each version of the library guesses the rest in its own way.
+      if (left_.at(i) != Coefficients{}) reject("its scans leave a part out");
+    }
   }
 
  private:
@@ -89,6 +94,26 @@ struct Segments {
     if (components == 3 && !is_common(bytes_[at + 7], bytes_[at + 10], bytes_[at + 13])) {
       reject("its colours are sampled in an uncommon way");
     }
+    for (std::size_t i = 0; i < static_cast<std::size_t>(components); ++i) {
+      names_.at(i) = bytes_[at + 6 + 3 * i];
+      left_.at(i).fill(1);
+      if (std::find(names_.begin(), names_.begin() + i, names_[i]) != names_.begin() + i) {
+        reject("its frame is not sound");
+      }
+    }
+  }
+
+  void read_scan(std::size_t at, std::size_t size) {
+    if (size < 1 || size != 4 + std::size_t{2} * bytes_[at]) reject("a scan of it is not sound");
+    const std::uint8_t* last = &bytes_[at + size - 2];
+    const std::uint8_t first = last[-1];
+    if (first > *last || *last > 63) reject("a scan of it is not sound");
+    for (const std::uint8_t* name = &bytes_[at + 1]; name != last - 1; name += 2) {
+      const auto* const found = std::find(names_.begin(), names_.begin() + components, *name);
+      if (found == names_.begin() + components) reject("a scan of it is not sound");
+      Coefficients& left = left_.at(static_cast<std::size_t>(found - names_.begin()));
+      std::fill(left.begin() + first, left.begin() + *last + 1, last[1] & 15U);
+    }
   }
 
   // Those that TurboJPEG knows, in every version: 4:4:4, 4:2:2, 4:4:0, 4:2:0, 4:1:1, also in other words. The digits
@@ -102,8 +127,12 @@ struct Segments {
     return (luma == 0x22 && (blue == 0x12 || blue == 0x21)) || (luma == blue && one_of({0x21, 0x12, 0x31, 0x13}));
   }
 
+  using Coefficients = std::array<std::uint8_t, 64>;
+
   const Bytes& bytes_;
   const std::string& name_;
+  std::array<std::uint8_t, 3> names_{};  // Of the components.
+  std::array<Coefficients, 3> left_{};   // Of their coefficients the bits that are yet to come.
 };
 
 }  // namespace

@@ -23,7 +23,7 @@ _AFTER_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 class _Frame(NamedTuple):
     width: int
     height: int
-    components: int
+    left: dict[int, list[int]]  # By component: of each of its 64 coefficients the bits that are yet to come.
 
 
 def decode_jpeg(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
@@ -38,7 +38,7 @@ def decode_jpeg(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
     frame, exif = _read_segments(data)
     if frame.width * frame.height > max_pixels:
         raise ValueError("it has too many pixels")
-    pixels = simplejpeg.decode_jpeg(data, "GRAY" if frame.components == 1 else "RGB", strict=True)
+    pixels = simplejpeg.decode_jpeg(data, "GRAY" if len(frame.left) == 1 else "RGB", strict=True)
     return pixels, orientation(exif)
 
 
@@ -71,12 +71,15 @@ def _read_segments(data: bytes) -> tuple[_Frame, bytes]:
             scans += 1
             if frame is None or scans > _MAX_SCANS:
                 raise ValueError("it has no frame" if frame is None else f"it has more than {_MAX_SCANS} scans")
+            _read_scan(body, frame)
             after = _AFTER_SCAN.search(data, at)
             if after is None:
                 raise ValueError("it ends early")
             at = after.start()
     if frame is None or not scans:
         raise ValueError("it has no pixels")
+    if any(map(any, frame.left.values())):  # Each version of the library guesses the rest in its own way.
+        raise ValueError("its scans leave a part out")
     return frame, exif or b""
 
 
@@ -93,7 +96,19 @@ def _read_frame(body: bytes) -> _Frame:
     sampling = [(factor >> 4, factor & 15) for factor in body[7::3]]
     if components == 3 and not _is_common(*sampling):
         raise ValueError("its colours are sampled in an uncommon way")
-    return _Frame(width, height, components)
+    if len(set(body[6::3])) != components:
+        raise ValueError("its frame is not sound")
+    return _Frame(width, height, {name: [1] * 64 for name in body[6::3]})
+
+
+def _read_scan(body: bytes, frame: _Frame) -> None:
+    if not body or len(body) != 4 + 2 * body[0]:
+        raise ValueError("a scan of it is not sound")
+    names, (first, last, bits) = body[1:-3:2], body[-3:]
+    if not frame.left.keys() >= set(names) or not first <= last <= 63:
+        raise ValueError("a scan of it is not sound")
+    for name in names:
+        frame.left[name][first : last + 1] = [bits & 15] * (last + 1 - first)
 
 
 def _is_common(luma: tuple[int, int], blue: tuple[int, int], red: tuple[int, int]) -> bool:
