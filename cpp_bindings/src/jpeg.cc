@@ -59,8 +59,8 @@ struct Segments {
       }
     }
     if (scans == 0) reject("it has no pixels");
-    for (std::size_t i = 0; i < static_cast<std::size_t>(components);
-         ++i) {  // Each version of the library guesses the rest in its own way.
+    // Each version of the library guesses the rest in its own way.
+    for (std::size_t i = 0; i < static_cast<std::size_t>(components); ++i) {
       if (left_.at(i) != Coefficients{}) reject("its scans leave a part out");
     }
   }
