@@ -23,6 +23,7 @@ setup(
         "mxnet==1.9.1",
         "numpy>=1.23,<2",
         "pillow>=10",
+        "simplejpeg>=1.7.6,<2",
         "matplotlib>=3.7",
         "jinja2>=3.1",
         "platformdirs>=3",

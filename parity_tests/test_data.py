@@ -88,12 +88,10 @@ def test_tensors_and_back(digits):
     assert to_images(np.array([[[[0.5, 1.5, 2.4, 254.6]]]], np.float32)).ravel().tolist() == [0, 2, 2, 255]
 
 
-@pytest.mark.parametrize("mode", ["I;16", "CMYK"])
-def test_kinds_of_image_that_are_not_read_are_named(tmp_path, mode):
-    path = tmp_path / ("x.png" if mode == "I;16" else "x.jpg")
-    PIL.Image.new(mode, (8, 8)).save(path)
-    with pytest.raises(InputError, match=rf"{path.name}: is not a readable .+ mode {mode}; save it with 8 bits"):
-        read_image(path, 1)
+def test_a_kind_of_image_that_is_not_read_is_named(tmp_path):
+    PIL.Image.new("CMYK", (8, 8)).save(tmp_path / "x.jpg")
+    with pytest.raises(InputError, match=r"x.jpg: is not a readable .+its pixels are CMYK; save it with 8 bits"):
+        read_image(tmp_path / "x.jpg", 1)
 
 
 def test_the_fingerprint_knows_shape_and_pixels(digits):

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import io
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import numpy as np
 
 from vqvae_gluon import __version__
 from vqvae_gluon.config import PRESETS, Config
-from vqvae_gluon.errors import DIVERGED, DONE, FAILED, REJECTED, USAGE, InputError, UsageError, VQVAEError
+from vqvae_gluon.errors import DIVERGED, DONE, FAILED, REJECTED, USAGE, InputError, UsageError, VQVAEError, one_line
 
 _PROGRAM = "vqvae-gluon"
 _RECORDED = 64  # images of a trace, unless told otherwise
@@ -29,6 +30,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
     if words[:1] == ["parity"] and words[1:2] in (["record"], ["compare"]):
         words[:2] = [" ".join(words[:2])]
     options = _parser().parse_args(words)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # Names of files are any bytes.
     try:
         return options.run(options)
     except VQVAEError as error:
@@ -40,7 +43,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
 
 
 def _fail(code: int, message: str) -> int:
-    print(f"{_PROGRAM}: error: {message}", file=sys.stderr)
+    print(f"{_PROGRAM}: error: {one_line(message)}", file=sys.stderr)
     return code
 
 
@@ -74,50 +77,88 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _encode(options: argparse.Namespace) -> int:
-    from vqvae_gluon.data.images import read_images
-    from vqvae_gluon.files import atomic_write
+    from tqdm import tqdm
+
+    from vqvae_gluon.artifacts.codes import Codes, write_codes
+    from vqvae_gluon.data.images import find_sources, open_source, read_sources
+    from vqvae_gluon.files import atomic_write, write_npy
 
     predictor = _open_predictor(options.bundle)
-    codes = predictor.encode(read_images(options.images, predictor.channels), str(options.images[0]))
-    with atomic_write(options.output) as file:
-        np.save(file, codes, allow_pickle=False)
-    print(options.output)
+    sources = find_sources(options.images)
+    taken = {Path(source.name).resolve() for source in sources}
+
+    def codes_of(images: np.ndarray, name: str) -> Codes:
+        codes = predictor.encode(images, name)
+        return Codes(codes, images.shape[1], images.shape[2], predictor.num_embeddings, predictor.digest)
+
+    if options.output.suffix in (".npy", ".vq"):
+        _claim(taken, [options.output], "codes", sources[0].title)
+        codes = codes_of(read_sources(sources, predictor.channels), sources[0].title)
+        if options.output.suffix == ".vq":
+            write_codes(options.output, codes)
+        else:
+            with atomic_write(options.output) as file:
+                write_npy(file, codes.values)
+        print(options.output)
+        return DONE
+    for source in tqdm(sources, unit="file", leave=False, disable=None):
+        path = options.output / source.place.with_name(f"{source.place.name}.vq")
+        _claim(taken, [path], "codes", source.title)
+        codes = codes_of(open_source(source, predictor.channels)[0], source.title)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_codes(path, codes)
+        print(path)
     return DONE
 
 
 def _decode(options: argparse.Namespace) -> int:
-    from vqvae_gluon.data.images import output_paths, to_images, write_image
-    from vqvae_gluon.files import read_npy
+    from tqdm import tqdm
 
-    reconstruction = to_images(_open_predictor(options.bundle).decode(read_npy(options.codes), str(options.codes)))
-    options.output.mkdir(parents=True, exist_ok=True)
-    for path, image in zip(output_paths(options.output, options.codes, len(reconstruction)), reconstruction):
-        write_image(path, image)
-        print(path)
+    from vqvae_gluon.artifacts.codes import parse_codes
+    from vqvae_gluon.data.images import find_sources, output_paths, read_source, to_images, write_images
+    from vqvae_gluon.files import NPY_MAGIC, parse_npy
+
+    predictor = _open_predictor(options.bundle)
+    sources = find_sources(options.codes, (".vq",))
+    taken = {Path(source.name).resolve() for source in sources}
+    for source in tqdm(sources, unit="file", leave=False, disable=None):
+        data = read_source(source)
+        suffix = Path(source.name).suffix or (".npy" if data.startswith(NPY_MAGIC) else ".vq")
+        if suffix == ".npy":
+            images = to_images(predictor.decode(parse_npy(data, source.title), name=source.title))
+        else:
+            images = predictor.decode_file(parse_codes(data, source.title), source.title)
+        paths = output_paths(options.output / source.place, len(images), suffix == ".npy" or len(images) > 1)
+        _claim(taken, paths, "images", source.title)
+        for path in write_images(paths, images):
+            print(path)
     return DONE
 
 
 def _reconstruct(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from vqvae_gluon.data.images import output_paths, read_any, write_image
+    from vqvae_gluon.data.images import find_sources, open_source, output_paths, write_images
 
     predictor = _open_predictor(options.bundle)
     options.output.mkdir(parents=True, exist_ok=True)
-    taken = {path.resolve() for path in options.images}
-    for source in tqdm(options.images, unit="file", leave=False, disable=None):
-        images = read_any(source, predictor.channels)
-        paths = output_paths(options.output, source, len(images))
-        for path in paths:
-            if path.resolve() in taken:
-                raise UsageError(
-                    path, f"would be overwritten by the reconstruction of {source}; choose another --output"
-                )
-            taken.add(path.resolve())
-        for path, image in zip(paths, predictor.reconstruct(images, str(source))):
-            write_image(path, image)
+    sources = find_sources(options.images)
+    taken = {Path(source.name).resolve() for source in sources}
+    for source in tqdm(sources, unit="file", leave=False, disable=None):
+        images, numbered = open_source(source, predictor.channels)
+        paths = output_paths(options.output / source.place, len(images), numbered)
+        _claim(taken, paths, "reconstruction", source.title)
+        for path in write_images(paths, predictor.reconstruct(images, source.title)):
             print(path)
     return DONE
+
+
+def _claim(taken: set[Path], paths: list[Path], result: str, source: str) -> None:
+    """Nothing that was given or written is overwritten."""
+    for path in paths:
+        if path.resolve() in taken:
+            raise UsageError(path, f"would be overwritten by the {result} of {source}; choose another --output")
+        taken.add(path.resolve())
 
 
 def _parity(options: argparse.Namespace) -> int:
@@ -286,7 +327,7 @@ def _open_predictor(path: Path):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"{_PROGRAM}: error: options: {message} (see {self.prog} --help)\n")
+        self.exit(USAGE, f"{_PROGRAM}: error: options: {one_line(message)} (see {self.prog} --help)\n")
 
 
 def _positive(text: str) -> int:
@@ -372,24 +413,49 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--output", type=Path, required=True, metavar="DIR", help="the bundle's directory")
     export.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which epoch (default: best)")
 
-    images_help = "PNG or JPEG files, or uint8 .npy files (N, H, W[, C])"
-    encode = add("encode", _encode, "write the codes of images", ["pretrained/mnist digit.png --output codes.npy"])
+    images_help = (
+        "PNG or JPEG files, directories of them, uint8 .npy files (N, H, W[, C]), or - for standard input; any size"
+    )
+    encode = add(
+        "encode",
+        _encode,
+        "write the codes of images",
+        ["pretrained/mnist digit.png --output codes.npy", "pretrained/mnist photos --output codes"],
+    )
     encode.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory that 'export' wrote")
-    encode.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help=images_help)
+    encode.add_argument("images", nargs="+", metavar="IMAGE", help=images_help)
     encode.add_argument(
-        "--output", type=Path, default=Path("codes.npy"), metavar="FILE", help="int32 (N, h, w) (default: codes.npy)"
+        "--output",
+        type=Path,
+        default=Path("codes.npy"),
+        metavar="FILE|DIR",
+        help="an .npy file, int32 (N, h, w), or a .vq file, for images of one size; or a directory for a .vq file of"
+        " each (default: codes.npy)",
     )
 
-    decode = add("decode", _decode, "write the images of codes", ["pretrained/mnist codes.npy --output decoded"])
+    decode = add(
+        "decode",
+        _decode,
+        "write the images of codes",
+        ["pretrained/mnist codes.npy --output decoded", "pretrained/mnist codes --output decoded"],
+    )
     decode.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory that 'export' wrote")
-    decode.add_argument("codes", type=Path, metavar="CODES", help="int32 .npy file (N, h, w)")
+    decode.add_argument(
+        "codes",
+        nargs="+",
+        metavar="CODES",
+        help=".vq files, directories of them, int32 .npy files (N, h, w), or - for standard input",
+    )
     decode.add_argument("--output", type=Path, default=Path("decoded"), metavar="DIR", help="default: decoded")
 
     reconstruct = add(
-        "reconstruct", _reconstruct, "encode and decode images", ["pretrained/mnist digit.png --output out"]
+        "reconstruct",
+        _reconstruct,
+        "encode and decode images",
+        ["pretrained/mnist digit.png --output out", "pretrained/mnist photos - <photo.jpg"],
     )
     reconstruct.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory that 'export' wrote")
-    reconstruct.add_argument("images", type=Path, nargs="+", metavar="IMAGE", help=images_help)
+    reconstruct.add_argument("images", nargs="+", metavar="IMAGE", help=images_help)
     reconstruct.add_argument(
         "--output", type=Path, default=Path("reconstructions"), metavar="DIR", help="default: reconstructions"
     )

@@ -1,10 +1,19 @@
 """Exit codes, and the errors that carry them. The C++ tools use the same codes."""
 
+import re
+
 DONE = 0
 FAILED = 1
 USAGE = 2
 REJECTED = 3
 DIVERGED = 4
+
+_CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def one_line(message: str) -> str:
+    """A message without what would end its line or move a terminal's cursor: names of files may hold anything."""
+    return _CONTROLS.sub("?", message)
 
 
 class VQVAEError(Exception):
@@ -18,7 +27,7 @@ class VQVAEError(Exception):
     exit_code = FAILED
 
     def __init__(self, what, why: str):
-        super().__init__(f"{what}: {why}")
+        super().__init__(one_line(f"{what}: {why}"))
 
 
 class RuntimeFailure(VQVAEError):

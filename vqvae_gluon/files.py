@@ -3,63 +3,141 @@
 import contextlib
 import errno
 import hashlib
+import math
 import os
+import re
+import secrets
 import tempfile
-import tokenize
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Optional
 
 import numpy as np
 
 from vqvae_gluon.errors import InputError
 
 _CHUNK = 1 << 20
+NPY_MAGIC = b"\x93NUMPY\1\0"
+_NPY_HEADER = re.compile(rb"\s*\{'descr': '([^']{2,8})', 'fortran_order': False, 'shape': \(([0-9, ]{0,400})\), \}\s*")
+_NPY_TYPES = ("<f4", "<f8", "<f2", "|u1", "<i4", "|i1", "<i8", "|b1")  # MXNet's.
+_MAX_NPY_HEADER_BYTES = 4096
+_MAX_NPY_RANK = 32
+_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file for writing that appears under its name only when it is whole and on the disk."""
+    """Open a file for writing that appears under its name only when it is whole and on the disk. Where the file system
+    can, it has no name until then, so that nothing is left of it whenever the process is ended.
+
+    Raises:
+        OSError: it cannot be written; it names the file.
+    """
     path = Path(path)
+    with _naming(path):
+        file, name = _create(path)
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        if path.is_dir():
-            os.unlink(temporary)
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-    try:
-        with os.fdopen(handle, "wb") as file:
+        with _naming(path, unless_named=True), file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+            with _naming(path):
+                name = _link(file.fileno(), path) if name is None else name
+        if name is not None:
+            with _naming(path):
+                os.replace(name, path)
     except BaseException:
-        os.unlink(temporary)
+        if name is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(name)
         raise
 
 
-def read_npy(path: Path) -> np.ndarray:
-    """The array of an ``.npy`` file, memory-mapped. The C++ side (cpp_bindings/src/npy.cc) follows the same rules.
+def write_npy(file: IO[bytes], array: np.ndarray) -> None:
+    """Write an array as :func:`numpy.save` does, which does not notice every error of a full disk."""
+    array = np.ascontiguousarray(array)
+    np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
+    file.write(array.data)
+
+
+def read_file(path: Path, limit: int) -> bytes:
+    """The bytes of a file.
 
     Raises:
-        InputError: the file is missing, damaged, longer than its array, or not in C order.
+        InputError: it is missing, no file, or longer than the limit.
     """
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
-        offset = array.offset if isinstance(array, np.memmap) else 0
-        if min(array.shape, default=0) < 0 or offset + array.nbytes != os.path.getsize(path):
-            raise ValueError("its shape does not fit its size")
-        if not array.dtype.isnative:
-            raise ValueError("its byte order is not little-endian")
-        if not array.flags.c_contiguous:
-            raise ValueError("its values are not in C order")
-    except FileNotFoundError as error:
-        raise InputError(path, "does not exist") from error
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError, tokenize.TokenError) as error:
-        raise InputError(path, f"is not an .npy file that can be read: {error}") from error
-    return array
+        if not Path(path).is_file():
+            raise InputError(path, "does not exist or is no file")
+        with open(path, "rb") as file:
+            data = file.read(limit + 1) if os.fstat(file.fileno()).st_size <= limit else None
+    except (OSError, ValueError) as error:
+        raise InputError(path, getattr(error, "strerror", None) or str(error)) from error
+    if data is None or len(data) > limit:
+        raise InputError(path, f"is larger than the limit of {limit} bytes")
+    return data
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """The array of an ``.npy`` file, memory-mapped. The C++ side (cpp_bindings/src/npy.cc) follows the same rules:
+    version 1.0, C order, little-endian, one of MXNet's types, nothing behind the values.
+
+    Raises:
+        InputError: the file is missing, damaged, or something else.
+    """
+    try:
+        if not Path(path).is_file():
+            raise InputError(path, "does not exist or is no file")
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            begin = file.read(len(NPY_MAGIC) + 2 + _MAX_NPY_HEADER_BYTES)
+        dtype, shape, offset = _parse_npy_header(begin, size)
+        if not math.prod(shape):
+            return np.zeros(shape, dtype)
+        return (
+            np.memmap(path, dtype, "r", offset, shape) if shape else np.array(parse_npy(Path(path).read_bytes(), path))
+        )
+    except (OSError, ValueError) as error:
+        raise InputError(path, f"is not an .npy file that can be read: {_reason(error)}") from error
+
+
+def parse_npy(data: bytes, name) -> np.ndarray:
+    """The same of a file's bytes.
+
+    Args:
+        name: what messages call it.
+
+    Raises:
+        InputError: the bytes are damaged, or something else.
+    """
+    try:
+        dtype, shape, offset = _parse_npy_header(data, len(data))
+        return np.frombuffer(data, dtype, offset=offset).reshape(shape)
+    except ValueError as error:
+        raise InputError(name, f"is not an .npy file that can be read: {error}") from error
+
+
+def _parse_npy_header(begin: bytes, file_size: int) -> tuple[np.dtype, tuple[int, ...], int]:
+    """Type, shape and place of the values of a file that begins so."""
+    if not begin.startswith(NPY_MAGIC) or len(begin) < len(NPY_MAGIC) + 2:
+        raise ValueError("it does not begin as version 1.0 does")
+    offset = len(NPY_MAGIC) + 2
+    size = int.from_bytes(begin[offset - 2 : offset], "little")
+    if size > _MAX_NPY_HEADER_BYTES or size > file_size - offset:
+        raise ValueError("its header is cut off")
+    match = _NPY_HEADER.fullmatch(begin[offset : offset + size])
+    if match is None:
+        raise ValueError("its header is not that of a C-ordered array")
+    descr = match[1].decode("latin-1")
+    if descr not in _NPY_TYPES:
+        raise ValueError("its type is not supported")
+    extents = re.findall(rb"[0-9]+", match[2])
+    shape = tuple(map(int, extents))
+    if max(map(len, extents), default=0) > 12 or len(shape) > _MAX_NPY_RANK:
+        raise ValueError("its shape does not fit its size")
+    if math.prod(shape) * np.dtype(descr).itemsize != file_size - offset - size:
+        raise ValueError("its shape does not fit its size")
+    return np.dtype(descr), shape, offset + size
 
 
 def move_synced(source: Path, target: Path) -> None:
@@ -76,6 +154,50 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
         while chunk := file.read(_CHUNK):
             state.update(chunk)
     return state.hexdigest()
+
+
+@contextlib.contextmanager
+def _naming(path: Path, unless_named: bool = False) -> Iterator[None]:
+    """Errors of the system name this file, not what helps to write it."""
+    try:
+        yield
+    except OSError as error:
+        if unless_named and error.filename is not None:
+            raise
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+
+
+def _create(path: Path) -> tuple[IO[bytes], Optional[str]]:
+    """A file to be written, and its name for now: none where the file system can do without."""
+    if path.exists() and not path.is_file():
+        kind = errno.EISDIR if path.is_dir() else errno.EINVAL
+        raise OSError(kind, os.strerror(kind))
+    try:
+        handle = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
+        if os.path.exists(f"/proc/self/fd/{handle}"):
+            return os.fdopen(handle, "wb"), None
+        os.close(handle)
+    except OSError as error:
+        if error.errno not in _NO_TMPFILE:
+            raise
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".vqvae.")
+    os.fchmod(handle, 0o666 & ~_umask())
+    return os.fdopen(handle, "wb"), name
+
+
+def _link(handle: int, path: Path) -> Optional[str]:
+    """Give a nameless file its name. If another file has it: a hidden one, which is returned, to take its place."""
+    hidden = str(path.parent / f".vqvae.{secrets.token_hex(8)}")
+    for name in (str(path), hidden):
+        with contextlib.suppress(FileExistsError):
+            # With a directory's handle, which is not used here, links are followed; else Python does not ask for it.
+            os.link(f"/proc/self/fd/{handle}", name, src_dir_fd=handle, follow_symlinks=True)
+            return None if name != hidden else hidden
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), hidden)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _umask() -> int:

@@ -1,129 +1,26 @@
 #include "vqvae/image.hpp"
 
 #include <png.h>
-#include <turbojpeg.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
-#include <csetjmp>
-#include <cstring>
-#include <memory>
 #include <string>
-#include <vector>
+#include <utility>
 
+#include "pixels.hpp"
 #include "vqvae/error.hpp"
 
 namespace vqvae {
 namespace {
 
-// Pillow refuses the same number, as a decompression bomb.
-constexpr std::uint64_t kMaxPixels = 178956970;
+constexpr std::array<std::uint8_t, 8> kPng = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
+constexpr std::array<std::uint8_t, 3> kJpeg = {0xFF, 0xD8, 0xFF};
+constexpr std::size_t kMaxBytes = std::size_t{1} << 30U;
 
-InputError rejected(const std::string& name, const std::string& why) {
-  return {name, "is not a readable PNG or JPEG image (" + why + ")"};
-}
-
-// libpng over bytes in memory. libpng reports errors by longjmp, so nothing with a destructor lives in the functions
-// that call setjmp.
-class PngReader {
- public:
-  PngReader(const Bytes& bytes, std::string name) : left_(bytes.size()), next_(bytes.data()), name_(std::move(name)) {
-    png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, on_error, on_warning);
-    info_ = png_ != nullptr ? png_create_info_struct(png_) : nullptr;
-    if (info_ == nullptr) {
-      png_destroy_read_struct(&png_, nullptr, nullptr);
-      throw RuntimeFailure(name_, "libpng could not start");
-    }
-    png_set_read_fn(png_, this, on_read);
-    png_set_crc_action(png_, PNG_CRC_ERROR_QUIT, PNG_CRC_ERROR_QUIT);
-  }
-  PngReader(const PngReader&) = delete;
-  PngReader& operator=(const PngReader&) = delete;
-  ~PngReader() { png_destroy_read_struct(&png_, &info_, nullptr); }
-
-  // uint8 (1, H, W, 3).
-  Tensor read() {
-    if (!read_header()) throw rejected(name_, message_);
-    const std::int64_t height = png_get_image_height(png_, info_);
-    const std::int64_t width = png_get_image_width(png_, info_);
-    if (static_cast<std::uint64_t>(height) * static_cast<std::uint64_t>(width) > kMaxPixels) {
-      throw rejected(name_, "it has too many pixels");
-    }
-    if (png_get_bit_depth(png_, info_) == 16 && png_get_color_type(png_, info_) == PNG_COLOR_TYPE_GRAY) {
-      throw rejected(name_, "its pixels are 16-bit gray; save it with 8 bits a channel, gray or RGB");
-    }
-    Tensor image(DType::kUint8, {1, height, width, 3});
-    std::vector<png_bytep> rows(static_cast<std::size_t>(height));
-    for (std::size_t y = 0; y < rows.size(); ++y) rows[y] = image.data.data() + y * static_cast<std::size_t>(width) * 3;
-    if (!read_rows(rows.data())) throw rejected(name_, message_);
-    return image;
-  }
-
- private:
-  bool read_header() {
-    if (setjmp(png_jmpbuf(png_)) != 0) return false;  // NOLINT(cert-err52-cpp,modernize-avoid-setjmp-longjmp)
-    png_read_info(png_, info_);
-    return true;
-  }
-
-  bool read_rows(png_bytepp rows) {
-    if (setjmp(png_jmpbuf(png_)) != 0) return false;  // NOLINT(cert-err52-cpp,modernize-avoid-setjmp-longjmp)
-    png_set_expand(png_);
-    png_set_strip_16(png_);
-    png_set_strip_alpha(png_);
-    png_set_gray_to_rgb(png_);
-    png_set_interlace_handling(png_);
-    png_read_update_info(png_, info_);
-    png_read_image(png_, rows);
-    png_read_end(png_, nullptr);
-    return true;
-  }
-
-  static void on_read(png_structp png, png_bytep out, png_size_t size) {
-    auto* reader = static_cast<PngReader*>(png_get_io_ptr(png));
-    if (size > reader->left_) png_error(png, "it ends early");
-    std::memcpy(out, reader->next_, size);
-    reader->next_ += size;
-    reader->left_ -= size;
-  }
-  static void on_error(png_structp png, png_const_charp message) {
-    static_cast<PngReader*>(png_get_error_ptr(png))->message_ = message;
-    png_longjmp(png, 1);
-  }
-  static void on_warning(png_structp /*png*/, png_const_charp /*message*/) {}
-
-  std::size_t left_;
-  const std::uint8_t* next_;
-  std::string name_;
-  std::string message_;
-  png_structp png_ = nullptr;
-  png_infop info_ = nullptr;
-};
-
-// uint8 (1, H, W, 3).
-Tensor read_jpeg(const Bytes& bytes, const std::string& name) {
-  const std::unique_ptr<void, int (*)(tjhandle)> decoder(tjInitDecompress(), tjDestroy);
-  if (!decoder) throw RuntimeFailure(name, "libjpeg-turbo could not start");
-  int width = 0;
-  int height = 0;
-  int subsampling = 0;
-  int colorspace = 0;
-  const auto size = static_cast<unsigned long>(bytes.size());  // NOLINT(google-runtime-int): TurboJPEG's type.
-  if (tjDecompressHeader3(decoder.get(), bytes.data(), size, &width, &height, &subsampling, &colorspace) != 0) {
-    throw rejected(name, tjGetErrorStr2(decoder.get()));
-  }
-  if (static_cast<std::uint64_t>(width) * static_cast<std::uint64_t>(height) > kMaxPixels) {
-    throw rejected(name, "it has too many pixels");
-  }
-  if (colorspace == TJCS_CMYK || colorspace == TJCS_YCCK) {
-    throw rejected(name, "its pixels are CMYK; save it with 8 bits a channel, gray or RGB");
-  }
-  Tensor image(DType::kUint8, {1, height, width, 3});
-  if (tjDecompress2(decoder.get(), bytes.data(), size, image.data.data(), width, 0, height, TJPF_RGB,
-                    TJFLAG_ACCURATEDCT) != 0) {
-    throw rejected(name, tjGetErrorStr2(decoder.get()));
-  }
-  return image;
+template <std::size_t size>
+bool begins(const Bytes& bytes, const std::array<std::uint8_t, size>& signature) {
+  return bytes.size() >= size && std::equal(signature.begin(), signature.end(), bytes.begin());
 }
 
 Tensor luma(const Tensor& rgb) {
@@ -134,6 +31,13 @@ Tensor luma(const Tensor& rgb) {
     in += 3;
   }
   return gray;
+}
+
+Tensor repeated(const Tensor& gray) {
+  Tensor rgb(DType::kUint8, {1, gray.shape[1], gray.shape[2], 3});
+  std::uint8_t* out = rgb.data.data();
+  for (const std::uint8_t value : gray.data) out = std::fill_n(out, 3, value);
+  return rgb;
 }
 
 // Copy (N, A, B) to (N, B, A), element by element through `convert`.
@@ -149,15 +53,13 @@ void transpose(const In* in, Out* out, std::size_t n, std::size_t a, std::size_t
 }  // namespace
 
 Tensor decode_image(const Bytes& bytes, int channels, const std::string& name) {
-  Tensor image;
-  if (bytes.size() >= 8 && png_sig_cmp(bytes.data(), 0, 8) == 0) {
-    image = PngReader(bytes, name).read();
-  } else if (bytes.size() >= 3 && bytes[0] == 0xFF && bytes[1] == 0xD8 && bytes[2] == 0xFF) {
-    image = read_jpeg(bytes, name);
-  } else {
-    throw rejected(name, "it is of no kind that is known");
-  }
-  return channels == 1 ? luma(image) : image;
+  if (bytes.size() > kMaxBytes) throw unreadable(name, "it is too large");
+  if (!begins(bytes, kPng) && !begins(bytes, kJpeg)) throw unreadable(name, "it is of no kind that is known");
+  Picture picture = begins(bytes, kPng) ? read_png(bytes, name) : read_jpeg(bytes, name);
+  const std::int64_t found = picture.pixels.shape[3];
+  if (found == 1 && channels == 3) picture.pixels = repeated(picture.pixels);
+  if (found == 3 && channels == 1) picture.pixels = luma(picture.pixels);
+  return upright(std::move(picture.pixels), picture.turned);
 }
 
 Tensor pad_to(const Tensor& images, std::int64_t multiple) {

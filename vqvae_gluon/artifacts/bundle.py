@@ -1,5 +1,6 @@
 """Bundles: directories with everything a runtime needs (docs/architecture.md, "The bundle")."""
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
@@ -37,6 +38,12 @@ class Bundle:
     @property
     def config(self) -> Config:
         return Config.from_json(self.manifest["config"])
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the SHA-256 digests of the four files, hexadecimal: what codes remember of their bundle."""
+        digests = (bytes.fromhex(digest(self.path / name)) for name in file_names())
+        return hashlib.sha256(b"".join(digests)).hexdigest()
 
     def graph(self, stage: str) -> GraphFiles:
         """The files of the ``encoder`` or the ``decoder``."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import InputError, RuntimeFailure
-from vqvae_gluon.files import read_npy
+from vqvae_gluon.files import read_npy, write_npy
 
 FORMAT = 1
 INDEX = "trace.json"
@@ -145,7 +145,8 @@ class TraceWriter:
         file = None
         if self._keep is None or name in self._keep:
             file = self._path / f"{len(self._rows):05d}.npy"
-            np.save(file, values, allow_pickle=False)
+            with open(file, "wb") as handle:
+                write_npy(handle, values)
         finite = nonfinite(values)
         node = TraceNode(stage, name, operator, values.shape, values.dtype.name, _digest(values), finite, file)
         self._rows[node.key] = node.to_json()

@@ -1,23 +1,29 @@
-"""Image files to uint8 arrays and back. The C++ side (cpp_bindings/src/image.cc) follows the same rules.
+"""Image files to uint8 arrays and back. The C++ side (cpp_bindings/src/image.cc) follows the same rules, which
+docs/architecture.md lists ("Images").
 
-Reading: PNG or JPEG, decoded to RGB; transparency is dropped; a network of one channel gets Rec. 601 luma, in Pillow's
-integer form ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, which leaves gray images as they are.
+A network of one channel gets Rec. 601 luma, ``(19595 R + 38470 G + 7471 B + 32768) >> 16``, which leaves gray images as
+they are. This is Pillow's integer form.
 """
 
 import io
-import struct
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL.Image
 
+from vqvae_gluon.data import jpeg, png
+from vqvae_gluon.data.exif import upright
 from vqvae_gluon.errors import InputError
-from vqvae_gluon.files import atomic_write, read_npy
+from vqvae_gluon.files import NPY_MAGIC, atomic_write, parse_npy, read_file, read_npy
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
-_READABLE_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")
-_MODES = {1: "L", 3: "RGB"}
+STANDARD_INPUT = "-"
+MAX_IMAGE_BYTES = 1 << 30
+MAX_PIXELS = 178956970  # Pillow refuses the same number, as a decompression bomb.
+_MAX_INPUT_BYTES = 1 << 33
 
 
 def decode_image(data: bytes, channels: int) -> np.ndarray:
@@ -32,14 +38,18 @@ def decode_image(data: bytes, channels: int) -> np.ndarray:
     Raises:
         ValueError: the bytes are damaged or of another kind.
     """
-    try:
-        with PIL.Image.open(io.BytesIO(data), formats=("PNG", "JPEG")) as image:
-            if image.mode not in _READABLE_MODES:
-                raise ValueError(f"its pixels are of mode {image.mode}; save it with 8 bits a channel, gray or RGB")
-            pixels = np.asarray(image.convert("RGB").convert(_MODES[channels]))
-    except (OSError, SyntaxError, EOFError, AssertionError, struct.error, PIL.Image.DecompressionBombError) as error:
-        raise ValueError(_reason(error)) from error
-    return pixels.reshape(*pixels.shape[:2], channels)
+    if len(data) > MAX_IMAGE_BYTES:
+        raise ValueError("it is too large")
+    if data.startswith(png.SIGNATURE):
+        pixels, turned = png.decode_png(data, MAX_PIXELS)
+    elif data.startswith(jpeg.SIGNATURE):
+        pixels, turned = jpeg.decode_jpeg(data, MAX_PIXELS)
+    else:
+        raise ValueError("it is of no kind that is known")
+    if pixels.shape[2] != channels:
+        gray = pixels.shape[2] == 1
+        pixels = np.repeat(pixels, 3, axis=2) if gray else _luma(pixels)
+    return upright(pixels, turned)
 
 
 def read_image(path: Path, channels: int) -> np.ndarray:
@@ -48,12 +58,19 @@ def read_image(path: Path, channels: int) -> np.ndarray:
     Raises:
         InputError: the file is missing, damaged or of another kind.
     """
-    try:
-        return decode_image(Path(path).read_bytes(), channels)
-    except FileNotFoundError as error:
-        raise InputError(path, "does not exist") from error
-    except (OSError, ValueError) as error:
-        raise InputError(path, f"is not a readable PNG or JPEG image ({error})") from error
+    return _decode(read_file(path, MAX_IMAGE_BYTES), channels, path)
+
+
+def pad_to(images: np.ndarray, multiple: int) -> np.ndarray:
+    """Images (N, H, W, C) as a stride takes them: the last row and the last column are repeated, at the bottom and at
+    the right, until ``multiple`` divides both sides."""
+    bottom, right = (-side % multiple for side in images.shape[1:3])
+    return np.pad(images, ((0, 0), (0, bottom), (0, right), (0, 0)), mode="edge") if bottom or right else images
+
+
+def crop(images: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The top left part of images (N, H, W, C)."""
+    return images[:, :height, :width]
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
@@ -69,8 +86,82 @@ def write_image(path: Path, pixels: np.ndarray) -> None:
         file.write(encode_png(pixels))
 
 
+def write_images(paths: Iterable[Path], images: Iterable[np.ndarray]) -> Iterator[Path]:
+    """Write each as :func:`write_image` does, and name the file once it is there. Directories are made."""
+    for path, image in zip(paths, images):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, image)
+        yield path
+
+
+class Source(NamedTuple):
+    """What one argument, or one file of a directory that was given, brings.
+
+    Attributes:
+        name: of the file, ``-`` for standard input.
+        place: its name below the directory for results, without a suffix.
+    """
+
+    name: str
+    place: Path
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return "standard input" if self.name == STANDARD_INPUT else self.name
+
+
+def find_sources(arguments: Iterable[str], suffixes: Sequence[str] = SUFFIXES) -> list[Source]:
+    """Files, standard input, and of each directory all files below it that have one of the suffixes, sorted; their
+    results keep their place in it.
+
+    Raises:
+        InputError: a directory holds none.
+    """
+    sources = []
+    for argument in arguments:
+        path = Path(argument)
+        if argument == STANDARD_INPUT:
+            sources.append(Source(argument, Path("stdin")))
+        elif argument and path.is_dir():
+            files = find_files(path, suffixes)
+            sources += [Source(str(file), file.relative_to(path).with_suffix("")) for file in files]
+        else:
+            sources.append(Source(str(argument), Path(path.stem)))
+    return sources
+
+
+def read_source(source: Source) -> bytes:
+    """The bytes of a file or of standard input.
+
+    Raises:
+        InputError: the file is missing, or there are too many.
+    """
+    if source.name != STANDARD_INPUT:
+        return read_file(Path(source.name), _MAX_INPUT_BYTES)
+    data = sys.stdin.buffer.read(_MAX_INPUT_BYTES + 1)
+    if len(data) > _MAX_INPUT_BYTES:
+        raise InputError(source.title, f"is larger than the limit of {_MAX_INPUT_BYTES} bytes")
+    return data
+
+
+def open_source(source: Source, channels: int) -> tuple[np.ndarray, bool]:
+    """Images of a source, uint8 (N, H, W, C), and whether they are a batch: of an ``.npy`` file, whose results are
+    numbered. Standard input is told by its first bytes.
+
+    Raises:
+        InputError: it is missing, damaged or of another kind.
+    """
+    if source.name != STANDARD_INPUT:
+        return read_any(Path(source.name), channels), Path(source.name).suffix == ".npy"
+    data = read_source(source)
+    if data.startswith(NPY_MAGIC):
+        return _as_batch(parse_npy(data, source.title), source.title), True
+    return _decode(data, channels, source.title)[np.newaxis], False
+
+
 def read_any(path: Path, channels: int) -> np.ndarray:
-    """Images of one argument, uint8 (N, H, W, C): one of a PNG or JPEG file, N of an ``.npy`` file.
+    """Images of one file, uint8 (N, H, W, C): one of a PNG or JPEG file, N of an ``.npy`` file.
 
     Raises:
         InputError: the file is missing, damaged or of another kind.
@@ -78,17 +169,14 @@ def read_any(path: Path, channels: int) -> np.ndarray:
     path = Path(path)
     if path.suffix != ".npy":
         return read_image(path, channels)[np.newaxis]
-    images = read_npy(path)
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
-        raise InputError(path, "must hold uint8 images of shape (N, H, W) or (N, H, W, C)")
-    return np.array(images if images.ndim == 4 else images[..., np.newaxis])
+    return _as_batch(read_npy(path), path)
 
 
-def output_paths(directory: Path, source: Path, count: int) -> list[Path]:
-    """Where results go: ``<name>.png``, or ``<name>-<number>.png`` for each image of an ``.npy`` file."""
-    if source.suffix != ".npy":
-        return [directory / f"{source.stem}.png"]
-    return [directory / f"{source.stem}-{number:05d}.png" for number in range(count)]
+def output_paths(stem: Path, count: int, numbered: bool) -> list[Path]:
+    """Where results go: ``<stem>.png``, or ``<stem>-<number>.png`` for each image of a batch."""
+    if not numbered:
+        return [stem.with_name(f"{stem.name}.png")]
+    return [stem.with_name(f"{stem.name}-{number:05d}.png") for number in range(count)]
 
 
 def find_images(directory: Path) -> list[Path]:
@@ -97,9 +185,19 @@ def find_images(directory: Path) -> list[Path]:
     Raises:
         InputError: there are none.
     """
-    files = sorted(path for path in Path(directory).rglob("*") if path.suffix.lower() in SUFFIXES)
+    return find_files(directory, SUFFIXES)
+
+
+def find_files(directory: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The files below a directory that have one of the suffixes, in any case, sorted by path.
+
+    Raises:
+        InputError: there are none.
+    """
+    files = sorted(path for path in Path(directory).rglob("*") if path.suffix.lower() in suffixes and path.is_file())
     if not files:
-        raise InputError(directory, "holds no PNG or JPEG file; give a directory of images")
+        kind = "PNG or JPEG" if suffixes == SUFFIXES else " or ".join(suffixes)
+        raise InputError(directory, f"holds no {kind} file; give a directory of images")
     return files
 
 
@@ -109,27 +207,22 @@ def read_images(paths: Iterable[Path], channels: int) -> np.ndarray:
     Raises:
         InputError: a file is unreadable, or its size is not that of the first.
     """
-    images: list[np.ndarray] = []
-    for path in paths:
-        image = read_any(path, channels)
-        if images and image.shape[1:] != images[0].shape[1:]:
-            sizes = f"{_size(image.shape)}, but the images before it are {_size(images[0].shape)}"
-            raise InputError(path, f"is {sizes}; give images of one size")
-        images.append(image)
-    return np.concatenate(images)
+    return _join((path, read_any(path, channels)) for path in paths)
 
 
-def check_fit(images: np.ndarray, channels: int, stride: int, name: str = "images") -> None:
+def read_sources(sources: Iterable[Source], channels: int) -> np.ndarray:
+    """The same from sources; see :func:`open_source`."""
+    return _join((source.title, open_source(source, channels)[0]) for source in sources)
+
+
+def check_fit(images: np.ndarray, channels: int, name: str = "images") -> None:
     """Refuse images (N, H, W, C) that a network does not take.
 
     Raises:
-        InputError: the number of channels is wrong, or the stride does not divide the sides.
+        InputError: the number of channels is wrong.
     """
-    height, width, found = images.shape[1:]
-    if found != channels:
-        raise InputError(name, f"has {found} channels, the network takes {channels}")
-    if height % stride or width % stride:
-        raise InputError(name, f"is {width}x{height}; the network takes sides that {stride} divides")
+    if images.shape[3] != channels:
+        raise InputError(name, f"has {images.shape[3]} channels, the network takes {channels}")
 
 
 def _size(shape: Sequence[int]) -> str:
@@ -146,7 +239,28 @@ def to_images(tensor: np.ndarray) -> np.ndarray:
     return np.rint(tensor).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, PIL.UnidentifiedImageError):
-        return "it is of no kind that is known"
-    return str(error)
+def _decode(data: bytes, channels: int, name) -> np.ndarray:
+    try:
+        return decode_image(data, channels)
+    except ValueError as error:
+        raise InputError(name, f"is not a readable PNG or JPEG image ({error})") from error
+
+
+def _as_batch(images: np.ndarray, name) -> np.ndarray:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
+        raise InputError(name, "must hold uint8 images of shape (N, H, W) or (N, H, W, C)")
+    return np.array(images if images.ndim == 4 else images[..., np.newaxis])
+
+
+def _join(named: Iterable[tuple[Any, np.ndarray]]) -> np.ndarray:
+    images: list[np.ndarray] = []
+    for name, image in named:
+        if images and image.shape[1:] != images[0].shape[1:]:
+            sizes = f"{_size(image.shape)}, but the images before it are {_size(images[0].shape)}"
+            raise InputError(name, f"is {sizes}; give images of one size")
+        images.append(image)
+    return np.concatenate(images)
+
+
+def _luma(pixels: np.ndarray) -> np.ndarray:
+    return np.asarray(PIL.Image.fromarray(pixels).convert("L"))[..., np.newaxis]

@@ -10,7 +10,7 @@ import numpy as np
 
 from vqvae_gluon.artifacts.bundle import GraphFiles, open_bundle
 from vqvae_gluon.artifacts.trace import Trace, TraceWriter
-from vqvae_gluon.data.images import check_fit, decode_image, encode_png, read_images, to_images, to_tensor
+from vqvae_gluon.data.images import check_fit, crop, decode_image, encode_png, pad_to, read_images, to_images, to_tensor
 
 # The stages of a bundle's trace, in the order of the data.
 INPUT, ENCODER, DECODER, OUTPUT = "input", "encoder", "decoder", "output"
@@ -76,9 +76,9 @@ class Runtime(ABC):
             path: directory for the trace.
 
         Returns:
-            A trace with two stages: ``input`` (``pixels`` as they were decoded, ``data`` as the encoder takes them)
-            and ``output`` (``codes``, ``reconstruction``, ``image`` in uint8, and ``file``, the pixels of the PNG
-            files that were written).
+            A trace with two stages: ``input`` (``pixels`` as they were decoded, ``data`` as the encoder takes them,
+            padded) and ``output`` (``codes``, ``reconstruction``, ``image`` in uint8, cropped, and ``file``, the pixels
+            of the PNG files that were written).
 
         Raises:
             InputError: the bundle or an image was rejected.
@@ -104,11 +104,11 @@ class PythonRuntime(Runtime):
     def trace_bundle(self, bundle, images, path):
         opened = open_bundle(bundle, verify=False)
         pixels = read_images(images, opened.config.model.image_channels)
-        check_fit(pixels, opened.config.model.image_channels, opened.config.model.stride, str(images[0]))
-        data = to_tensor(pixels)
+        check_fit(pixels, opened.config.model.image_channels, str(images[0]))
+        data = to_tensor(pad_to(pixels, opened.config.model.stride))
         ((_, _, codes),) = self.outputs(opened.graph(ENCODER), {"data": data}, False)
         ((_, _, reconstruction),) = self.outputs(opened.graph(DECODER), {"codes": codes}, False)
-        result = to_images(reconstruction)
+        result = crop(to_images(reconstruction), *pixels.shape[1:3])
         writer = TraceWriter(path, self.name)
         for name, values in (("pixels", pixels), ("data", data)):
             writer.add(INPUT, name, "input", values)

@@ -72,7 +72,9 @@ class CppRuntime(Runtime):
             self._run(arguments, dict(zip(map(str, links), map(str, images))))
             trace = open_trace(path)
             count, _, _, channels = trace.get(OUTPUT, "image").shape
-            written = [path for link in links for path in output_paths(output, link, count)]
+            written = [
+                path for link in links for path in output_paths(output / link.stem, count, link.suffix == ".npy")
+            ]
             writer = TraceWriter.append_to(trace)
             writer.add(OUTPUT, "file", "output", read_images(written, channels))
         return writer.close()

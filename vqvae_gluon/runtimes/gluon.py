@@ -2,13 +2,15 @@
 
 import warnings
 from collections.abc import Collection, Iterator, Mapping
+from typing import Optional
 
 import numpy as np
 
 from vqvae_gluon.artifacts.binding import Network, read_network, require_binding
 from vqvae_gluon.artifacts.bundle import Bundle, GraphFiles
+from vqvae_gluon.artifacts.codes import Codes
 from vqvae_gluon.compat import mx, mxnet_reason
-from vqvae_gluon.data.images import check_fit, to_images, to_tensor
+from vqvae_gluon.data.images import check_fit, crop, pad_to, to_images, to_tensor
 from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, PythonRuntime, Recorded
 from vqvae_gluon.runtimes.eager import EagerRuntime
@@ -79,6 +81,12 @@ class Predictor:
         bundle: an open bundle.
         batch_size: images that are run at once.
 
+    Attributes:
+        channels: of an image, 1 or 3.
+        stride: pixels for each code and side.
+        num_embeddings: rows of the codebook.
+        digest: of the bundle.
+
     Raises:
         InputError: the files of the bundle do not fit together.
     """
@@ -86,42 +94,62 @@ class Predictor:
     def __init__(self, bundle: Bundle, batch_size: int = 256):
         self._batch_size = batch_size
         self.channels = bundle.config.model.image_channels
-        self._stride = bundle.config.model.stride
-        self._num_embeddings = bundle.config.model.num_embeddings
+        self.stride = bundle.config.model.stride
+        self.num_embeddings = bundle.config.model.num_embeddings
+        self.digest = bundle.digest
         self._encoder = GluonGraph(read_network(bundle.graph(ENCODER)), ["data"])
         self._decoder = GluonGraph(read_network(bundle.graph(DECODER)), ["codes"])
 
     def encode(self, images: np.ndarray, name: str = "images") -> np.ndarray:
-        """uint8 (N, H, W, C) to codes int32 (N, h, w).
+        """uint8 (N, H, W, C) of any size to codes int32 (N, h, w), those of the padded images
+        (:func:`~vqvae_gluon.data.images.pad_to`).
 
         Args:
             name: what messages call the images.
 
         Raises:
-            InputError: the number of channels is wrong, or the stride does not divide the sides.
+            InputError: the number of channels is wrong.
         """
-        check_fit(images, self.channels, self._stride, name)
-        return self._batched(self._encoder, "data", images, to_tensor)
+        check_fit(images, self.channels, name)
+        return self._batched(self._encoder, "data", images, lambda part: to_tensor(pad_to(part, self.stride)))
 
-    def decode(self, codes: np.ndarray, name: str = "codes") -> np.ndarray:
-        """Codes int32 (N, h, w) to a reconstruction float32 (N, C, H, W), 0..255.
+    def decode(
+        self, codes: np.ndarray, height: Optional[int] = None, width: Optional[int] = None, name: str = "codes"
+    ) -> np.ndarray:
+        """Codes int32 (N, h, w) to a reconstruction float32 (N, C, H, W), 0..255; or, where the size of the images is
+        given, to images of that size, uint8 (N, height, width, C).
 
         Args:
             name: what messages call the codes.
 
         Raises:
-            InputError: these are no codes of this network.
+            InputError: these are no codes of this network, or not of images of that size.
         """
         if codes.dtype != np.int32 or codes.ndim != 3 or codes.size == 0:
             raise InputError(name, f"holds {codes.dtype} {codes.shape}; codes are int32 (N, h, w)")
-        if codes.min() < 0 or codes.max() >= self._num_embeddings:
-            highest = self._num_embeddings - 1
+        if codes.min() < 0 or codes.max() >= self.num_embeddings:
+            highest = self.num_embeddings - 1
             raise InputError(name, f"holds codes {codes.min()}..{codes.max()}; the codebook has 0..{highest}")
-        return self._batched(self._decoder, "codes", codes, np.ascontiguousarray)
+        if height is None or width is None:
+            return self._batched(self._decoder, "codes", codes, np.ascontiguousarray)
+        if codes.shape[1:] != (-(-height // self.stride), -(-width // self.stride)):
+            sizes = f"{codes.shape[2]}x{codes.shape[1]} codes of an image of {width}x{height}"
+            raise InputError(name, f"holds {sizes}; the network has one for {self.stride}x{self.stride} pixels")
+        return crop(to_images(self.decode(codes, name=name)), height, width)
+
+    def decode_file(self, codes: Codes, name: str = "codes") -> np.ndarray:
+        """What a ``.vq`` file holds to images, uint8 (N, H, W, C).
+
+        Raises:
+            InputError: these are codes of another bundle.
+        """
+        if codes.bundle != self.digest or codes.num_embeddings != self.num_embeddings:
+            raise InputError(name, "are codes of another bundle; decode them with the one that made them")
+        return self.decode(codes.values, codes.height, codes.width, name)
 
     def reconstruct(self, images: np.ndarray, name: str = "images") -> np.ndarray:
-        """uint8 (N, H, W, C) to uint8 (N, H, W, C); see :meth:`encode`."""
-        return to_images(self.decode(self.encode(images, name)))
+        """uint8 (N, H, W, C) to uint8 (N, H, W, C), of the same size; see :meth:`encode`."""
+        return self.decode(self.encode(images, name), images.shape[1], images.shape[2])
 
     def _batched(self, graph: GluonGraph, name: str, values: np.ndarray, prepare) -> np.ndarray:
         starts = range(0, len(values), self._batch_size)
