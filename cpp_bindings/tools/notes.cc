@@ -1,0 +1,30 @@
+#include "notes.hpp"
+
+#include <cstdlib>
+#include <iostream>
+#include <string>
+
+#include "vqvae/fusion.hpp"
+
+void note_fusion(const Options& options, const std::vector<const vqvae::Graph*>& graphs) {
+  const char* chosen = vqvae::fusion_is_chosen() ? std::getenv(vqvae::kFusionVariable) : "";
+  if (options.quiet || options.fusion_kind() == vqvae::Fusion::kMXNet || std::string(chosen) == "NONE") return;
+  if (options.engine_kind() == vqvae::Engine::kCachedOp) return;
+  std::string first;
+  std::size_t more = 0;
+  for (const vqvae::Graph* graph : graphs) {
+    for (const std::string& node : vqvae::misfused(*graph)) {
+      if (first.empty()) {
+        first = node + " of " + graph->name;
+      } else {
+        ++more;
+      }
+    }
+  }
+  if (first.empty()) return;
+  if (more > 0) first += " and " + std::to_string(more) + " more";
+  std::cerr << "reconstruct: note: "
+            << (*chosen == '\0' ? "fusion is off, for MXNet would compute " + first + " wrongly\n"
+                                : std::string(vqvae::kFusionVariable) + "=" + chosen + " may compute " + first +
+                                      " wrongly; unset it\n");
+}
