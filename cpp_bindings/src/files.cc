@@ -5,11 +5,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <random>
 #include <string>
 #include <system_error>
 
@@ -18,43 +20,91 @@
 namespace vqvae {
 namespace {
 
-// Removes an unfinished file unless it is kept.
-class Temporary {
- public:
-  explicit Temporary(const std::filesystem::path& path)
-      : name_((path.parent_path() / ("." + path.filename().string() + ".XXXXXX")).string()) {
-    descriptor_ = mkstemp(name_.data());
-    if (descriptor_ < 0) throw RuntimeFailure(path.string(), std::strerror(errno));
-  }
-  Temporary(const Temporary&) = delete;
-  Temporary& operator=(const Temporary&) = delete;
-  ~Temporary() {
-    if (descriptor_ >= 0) close(descriptor_);
-    if (!kept_) unlink(name_.c_str());
-  }
+constexpr mode_t kMode = 0666;
 
-  bool write(const Bytes& bytes) const {
+// An unfinished file. Where the file system can, it has no name, so that nothing is left of it whenever the process is
+// ended; else a hidden one, which goes with this object unless it is published.
+class Unfinished {
+ public:
+  explicit Unfinished(const std::filesystem::path& path)
+      : path_(path.string()), hidden_((path.parent_path() / ".vqvae.XXXXXX").string()) {
+    struct stat found{};
+    if (stat(path_.c_str(), &found) == 0 && !S_ISREG(found.st_mode)) fail(S_ISDIR(found.st_mode) ? EISDIR : EINVAL);
+    const std::filesystem::path directory = path.has_parent_path() ? path.parent_path() : ".";
+    descriptor_ = open(directory.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, kMode);
+    if (descriptor_ >= 0 && access(link().c_str(), F_OK) == 0) return;
+    const bool unsupported = descriptor_ >= 0 || errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL;
+    if (!unsupported) fail(errno);
+    if (descriptor_ >= 0) close(descriptor_);
+    descriptor_ = mkostemp(hidden_.data(), O_CLOEXEC);
+    if (descriptor_ < 0) fail(errno);
+    is_hidden_ = true;
+    const mode_t mask = umask(0);
+    umask(mask);
+    if (fchmod(descriptor_, kMode & ~mask) != 0) {
+      const int error = errno;
+      discard();
+      fail(error);
+    }
+  }
+  Unfinished(const Unfinished&) = delete;
+  Unfinished& operator=(const Unfinished&) = delete;
+  ~Unfinished() { discard(); }
+
+  void write(const Bytes& bytes) const {
     for (std::size_t done = 0; done < bytes.size();) {
       const ssize_t count = ::write(descriptor_, bytes.data() + done, bytes.size() - done);
       if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return false;
+      if (count < 0) fail(errno);
       done += static_cast<std::size_t>(count);
     }
-    return true;
   }
 
-  bool keep_as(const std::filesystem::path& path) {
-    const mode_t mask = umask(0);
-    umask(mask);
-    kept_ = fchmod(descriptor_, 0666 & ~mask) == 0 && fsync(descriptor_) == 0 &&
-            std::rename(name_.c_str(), path.c_str()) == 0;
-    return kept_;
+  // Once it is on the disk.
+  void publish() {
+    if (fsync(descriptor_) != 0) fail(errno);
+    if (!is_hidden_) {
+      // A link takes no other file's place, a renaming does.
+      if (linked_as(path_)) {
+        finish();
+        return;
+      }
+      if (errno != EEXIST) fail(errno);
+      std::random_device random;
+      do {
+        std::generate(hidden_.end() - 6, hidden_.end(), [&random] { return "0123456789abcdef"[random() % 16]; });
+        is_hidden_ = linked_as(hidden_);
+      } while (!is_hidden_ && errno == EEXIST);
+      if (!is_hidden_) fail(errno);
+    }
+    if (std::rename(hidden_.c_str(), path_.c_str()) != 0) fail(errno);
+    is_hidden_ = false;
+    finish();
   }
 
  private:
-  std::string name_;
+  [[noreturn]] void fail(int error) const { throw RuntimeFailure(path_, std::strerror(error)); }
+  std::string link() const { return "/proc/self/fd/" + std::to_string(descriptor_); }
+  bool linked_as(const std::string& name) const {
+    return linkat(AT_FDCWD, link().c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0;
+  }
+
+  void finish() {
+    const int status = close(descriptor_);
+    descriptor_ = -1;
+    if (status != 0) fail(errno);
+  }
+
+  void discard() {
+    if (descriptor_ >= 0) close(descriptor_);
+    descriptor_ = -1;
+    if (is_hidden_) unlink(hidden_.c_str());
+  }
+
+  std::string path_;
+  std::string hidden_;
+  bool is_hidden_ = false;  // Whether it has that name.
   int descriptor_ = -1;
-  bool kept_ = false;
 };
 
 }  // namespace
@@ -73,8 +123,9 @@ Bytes read_file(const std::filesystem::path& path, std::size_t limit) {
 }
 
 void write_file(const std::filesystem::path& path, const Bytes& bytes) {
-  Temporary file(path);
-  if (!file.write(bytes) || !file.keep_as(path)) throw RuntimeFailure(path.string(), std::strerror(errno));
+  Unfinished file(path);
+  file.write(bytes);
+  file.publish();
 }
 
 void make_directory(const std::filesystem::path& path) {

@@ -13,7 +13,8 @@ namespace vqvae {
 // The bytes of a file. Throws InputError if it is missing or longer than the limit.
 Bytes read_file(const std::filesystem::path& path, std::size_t limit);
 
-// Write to a temporary name, fsync, rename: the file appears whole or not at all. Throws RuntimeFailure.
+// The file appears whole, once it is on the disk, or not at all. Where the file system can, it has no name until then,
+// so that nothing is left of it even if the process is killed. Throws RuntimeFailure.
 void write_file(const std::filesystem::path& path, const Bytes& bytes);
 
 // Make a directory and those above it. Throws RuntimeFailure.
