@@ -8,6 +8,8 @@
 #include <set>
 #include <utility>
 
+#include "mxnet.hpp"
+
 namespace vqvae {
 namespace {
 
@@ -305,6 +307,7 @@ class Search {
 }  // namespace
 
 bool fusion_is_chosen() {
+  const mxnet::SteadyEnvironment environment;
   const char* value = std::getenv(kFusionVariable);
   return value != nullptr && *value != '\0';
 }

@@ -61,6 +61,7 @@ class Network::Impl {
     } else {
       network.params_bytes = {};  // Not needed while the tensors are copied.
     }
+    const mxnet::InUse use;
     SymbolHandle handle = nullptr;
     if (api().MXSymbolCreateFromJSON(json_.c_str(), &handle) != 0) {
       throw InputError(bound_.file, "is refused by MXNet (" + mxnet::last_error() + "); export the network again");
@@ -88,6 +89,7 @@ class Network::Impl {
     const Feed feed = prepare(inputs);
     if (tapped_.outputs.empty()) return;
     if (!tapped_.runner) {
+      const mxnet::InUse use;
       const char* json = "";
       if (engine_ == Engine::kPredict) check(api().MXSymbolSaveToJSON(tapped_.symbol.get(), &json), bound_.file);
       tapped_.runner = make(json, tapped_);
@@ -154,6 +156,7 @@ class Network::Impl {
   }
 
   std::unique_ptr<Runner> make(const std::string& json, const Plan& plan) const {
+    const mxnet::InUse use;
     switch (engine_) {
       case Engine::kExecutor:
         return make_executor(plan.symbol.get(), bound_, plan.fuse);
@@ -191,6 +194,7 @@ class Network::Impl {
 
   // MXNet would broadcast or crash on a parameter of another shape; ask it first what the inputs make of each.
   void check_shapes(const Feed& feed) const {
+    const mxnet::InUse use;
     mxnet::NamedShapes<int> shapes;
     for (const auto& [name, tensor] : feed) shapes.add(name, tensor->shape);
     struct Listing {

@@ -65,6 +65,7 @@ std::string settings() {
 }
 
 Json environment() {
+  const mxnet::InUse use;
   Json result;
   result["mxnet"] = mxnet::version();
   result["processor"] = processor();
