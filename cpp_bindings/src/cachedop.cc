@@ -13,6 +13,7 @@ using mxnet::check;
 class CachedOp final : public Runner {
  public:
   CachedOp(SymbolHandle symbol, const Bound& bound) : bound_(bound) {
+    const mxnet::InUse use;
     std::uint32_t size = 0;
     const char** strings = nullptr;
     constexpr int kAll = 0;
@@ -33,7 +34,11 @@ class CachedOp final : public Runner {
     op_.reset(handle);
   }
 
-  void run(const Feed& feed, const Sink& sink) override {
+  void run(const Feed& feed, const Sink& sink) override { mxnet::hand_over(compute(feed), bound_.file, sink); }
+
+ private:
+  std::vector<mxnet::Array> compute(const Feed& feed) {
+    const mxnet::InUse use;
     std::vector<mxnet::Array> fed;
     std::vector<NDArrayHandle> handles;
     for (const std::string& name : inputs_) {
@@ -51,10 +56,9 @@ class CachedOp final : public Runner {
     check(api().MXInvokeCachedOpEx(op_.get(), static_cast<int>(handles.size()), handles.data(), &count, &outputs,
                                    &storage_types),
           bound_.file);
-    mxnet::hand_over(outputs, static_cast<std::size_t>(count), bound_.file, sink);
+    return mxnet::take(outputs, static_cast<std::size_t>(count), bound_.file);
   }
 
- private:
   const Bound& bound_;
   mxnet::CachedOp op_;
   std::vector<std::string> inputs_;  // In the order in which the operator takes them.

@@ -48,7 +48,7 @@ class Runner {
   Runner& operator=(const Runner&) = delete;
   virtual ~Runner() = default;
 
-  // Run the graph and hand over its outputs in order, each copied out of MXNet when it is its turn. Throws
+  // Run the graph and hand over its outputs in order. MXNet is not in use when the sink is called. Throws
   // RuntimeFailure if MXNet fails, InputError if the engine cannot do what is asked.
   virtual void run(const Feed& feed, const Sink& sink) = 0;
 };

@@ -21,6 +21,12 @@ class Executor final : public Runner {
       bind(feed);
       signature_ = std::move(wanted);
     }
+    mxnet::hand_over(compute(feed), bound_.file, sink);
+  }
+
+ private:
+  std::vector<mxnet::Array> compute(const Feed& feed) {
+    const mxnet::InUse use;
     for (const auto& [name, tensor] : feed) {
       check(api().MXNDArraySyncCopyFromCPU(arrays_.at(name).get(), tensor->data.data(), element_count(tensor->shape)),
             bound_.file);
@@ -30,11 +36,11 @@ class Executor final : public Runner {
     std::uint32_t count = 0;
     NDArrayHandle* outputs = nullptr;
     check(api().MXExecutorOutputs(executor_.get(), &count, &outputs), bound_.file);
-    mxnet::hand_over(outputs, count, bound_.file, sink);
+    return mxnet::take(outputs, count, bound_.file);
   }
 
- private:
   void bind(const Feed& feed) {
+    const mxnet::Binding binding(fuse_);
     executor_.reset();
     arrays_.clear();
     mxnet::NamedShapes<int> shapes;
@@ -60,7 +66,6 @@ class Executor final : public Runner {
     std::uint32_t auxiliary_count = 0;
     NDArrayHandle* auxiliary_arrays = nullptr;
     ExecutorHandle handle = nullptr;
-    const mxnet::FusionOff off(!fuse_);
     check(api().MXExecutorSimpleBindEx(symbol_, mxnet::kCpu, 0, 0, nullptr, nullptr, nullptr, 0, nullptr, &no_gradients,
                                        shapes.size(), shapes.names.data(), shapes.extents.data(), shapes.begins.data(),
                                        shapes.size(), shapes.names.data(), types.data(), 0, nullptr, nullptr, 0,

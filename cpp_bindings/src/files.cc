@@ -60,9 +60,9 @@ class Unfinished {
     }
   }
 
-  // Once it is on the disk.
-  void publish() {
-    if (fsync(descriptor_) != 0) fail(errno);
+  // Give it its name; `synced`, once it is on the disk.
+  void publish(bool synced) {
+    if (synced && fsync(descriptor_) != 0) fail(errno);
     if (!is_hidden_) {
       // A link takes no other file's place, a renaming does.
       if (linked_as(path_)) {
@@ -125,7 +125,14 @@ Bytes read_file(const std::filesystem::path& path, std::size_t limit) {
 void write_file(const std::filesystem::path& path, const Bytes& bytes) {
   Unfinished file(path);
   file.write(bytes);
-  file.publish();
+  file.publish(true);
+}
+
+void write_unsynced(const std::filesystem::path& path, const Bytes& head, const Bytes& rest) {
+  Unfinished file(path);
+  file.write(head);
+  file.write(rest);
+  file.publish(false);
 }
 
 void make_directory(const std::filesystem::path& path) {

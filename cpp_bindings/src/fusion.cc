@@ -7,6 +7,8 @@
 #include <set>
 #include <utility>
 
+#include "mxnet.hpp"
+
 namespace vqvae {
 namespace {
 
@@ -270,6 +272,7 @@ class Search {
 }  // namespace
 
 bool fusion_is_chosen() {
+  const mxnet::SteadyEnvironment environment;
   const char* value = std::getenv(kFusionVariable);
   return value != nullptr && *value != '\0';
 }

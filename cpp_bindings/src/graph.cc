@@ -61,6 +61,15 @@ std::vector<Reference> references(const Json& list, std::size_t limit) {
   return result;
 }
 
+// MXNet takes the numbers of types and storages as they come.
+void check_attribute(const std::string& name, const Node& node) {
+  const std::string& value = node.attributes.at(name);
+  const bool sound = name == "__dtype__"          ? value.size() == 1 && is_dtype(value[0] - '0')
+                     : name == "__storage_type__" ? value == "0"
+                                                  : true;
+  if (!sound) throw Unsound(name + " of " + node.name + " is " + value);
+}
+
 Node read_node(const Json& row, std::size_t place) {
   if (!row.at("inputs").is_array()) throw Unsound("a node has no list of inputs");
   Node node;
@@ -74,6 +83,7 @@ Node read_node(const Json& row, std::size_t place) {
     for (const auto& [name, value] : row.at(key).items()) {
       if (!value.is_string()) throw Unsound("the attribute " + name + " of " + node.name + " is no text");
       node.attributes[name] = value.get<std::string>();
+      check_attribute(name, node);
     }
   }
   return node;
@@ -99,7 +109,11 @@ bool check_nodes(Json* document, Graph* graph) {
     taken.insert(node.name);
     graph->nodes.push_back(std::move(node));
   }
-  auto arguments = document->at("arg_nodes").get<std::vector<std::size_t>>();
+  std::vector<std::size_t> arguments;
+  for (const Json& argument : document->at("arg_nodes")) {
+    if (!argument.is_number_unsigned()) throw Unsound("arg_nodes are not its variables");
+    arguments.push_back(argument.get<std::size_t>());
+  }
   std::sort(arguments.begin(), arguments.end());
   if (arguments != variables) throw Unsound("arg_nodes are not its variables");
   if (!document->at("heads").is_array() || document->at("heads").empty()) throw Unsound("it has no output");

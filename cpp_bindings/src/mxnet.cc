@@ -5,7 +5,10 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <mutex>
+#include <shared_mutex>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 
 #include "vqvae/error.hpp"
@@ -26,7 +29,30 @@ std::string library_path() {
   return (std::filesystem::is_directory(path, error) ? path / kLibrary : path).string();
 }
 
+// Many threads that use MXNet, or one that changes what it reads. Who waits to change comes before who came later.
+class Gate {
+ public:
+  void enter() {
+    const std::lock_guard<std::mutex> turn(turn_);
+    users_.lock_shared();
+  }
+  void leave() { users_.unlock_shared(); }
+  void enter_alone() {
+    const std::lock_guard<std::mutex> turn(turn_);
+    users_.lock();
+  }
+  void leave_alone() { users_.unlock(); }
+
+ private:
+  std::mutex turn_;
+  std::shared_mutex users_;
+};
+
+Gate gate;                // NOLINT(cppcoreguidelines-avoid-non-const-global-variables)
+thread_local int inside;  // How often this thread has entered.
+
 constexpr int kKeepWhatIsSet = 0;
+constexpr int kReplace = 1;
 
 void use_all_processors() {
   cpu_set_t set;
@@ -55,9 +81,16 @@ std::string reason(const std::string& message) {
   return last;
 }
 
-Api load() {
+// Variables that MXNet reads once, when it is loaded.
+void prepare_environment() {
+  gate.enter_alone();
   use_all_processors();
   setenv("MXNET_SUBGRAPH_VERBOSE", "0", kKeepWhatIsSet);  // The executor would tell standard error that it fuses.
+  gate.leave_alone();
+}
+
+Api load() {
+  prepare_environment();
   const std::string path = library_path();
   void* library = dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
   if (library == nullptr) {
@@ -82,19 +115,39 @@ const Api& api() {
   return loaded;
 }
 
-FusionOff::FusionOff(bool wanted) : set_(wanted && !fusion_is_chosen()) {
+SteadyEnvironment::SteadyEnvironment() {
+  if (inside == 0) gate.enter();
+  ++inside;
+}
+SteadyEnvironment::~SteadyEnvironment() {
+  if (--inside == 0) gate.leave();
+}
+
+Binding::Binding(bool fuse) {
+  api();
+  if (inside != 0) throw std::logic_error("a graph is bound while MXNet is in use");
+  gate.enter_alone();
+  ++inside;
+  set_ = !fuse && !fusion_is_chosen();
+  if (!set_) return;
+  api().MXNDArrayWaitAll();  // Arrays that were freed may still be on their way.
   // NONE would do, too, but MXNet writes a line about it to standard error every time. This back end of its own fuses
   // what it is told to, and is told nothing.
-  constexpr int kReplace = 1;
-  if (set_) setenv(kFusionVariable, "default", kReplace);
+  setenv(kFusionVariable, "default", kReplace);
 }
-FusionOff::~FusionOff() {
-  if (set_) unsetenv(kFusionVariable);
+Binding::~Binding() {
+  if (set_) {
+    api().MXNDArrayWaitAll();
+    unsetenv(kFusionVariable);
+  }
+  --inside;
+  gate.leave_alone();
 }
 
 std::string last_error() { return reason(api().MXGetLastError()); }
 
 std::string version() {
+  const InUse use;
   int number = 0;
   check(api().MXGetVersion(&number), kLibrary);
   return std::to_string(number / 10000) + "." + std::to_string(number / 100 % 100) + "." + std::to_string(number % 100);
@@ -105,6 +158,7 @@ void check(int code, const std::string& what) {
 }
 
 Array to_array(const Tensor& tensor) {
+  const InUse use;
   const std::vector<std::uint32_t> shape(tensor.shape.begin(), tensor.shape.end());
   NDArrayHandle handle = nullptr;
   constexpr int kAllocateNow = 0;
@@ -117,6 +171,7 @@ Array to_array(const Tensor& tensor) {
 }
 
 Tensor to_tensor(NDArrayHandle array, const std::string& what) {
+  const InUse use;
   int dimensions = 0;
   const int* extents = nullptr;
   int dtype = 0;
@@ -126,6 +181,12 @@ Tensor to_tensor(NDArrayHandle array, const std::string& what) {
   Tensor tensor(static_cast<DType>(dtype), Shape(extents, extents + dimensions));
   check(api().MXNDArraySyncCopyToCPU(array, tensor.data.data(), element_count(tensor.shape)), what);
   return tensor;
+}
+
+std::vector<Array> take(NDArrayHandle* handles, std::size_t count, const std::string& what) {
+  std::vector<Array> arrays(handles, handles + count);
+  for (const Array& array : arrays) check(api().MXNDArrayWaitToRead(array.get()), what);
+  return arrays;
 }
 
 }  // namespace vqvae::mxnet

@@ -46,6 +46,8 @@ namespace vqvae::mxnet {
   X(MXNDArraySyncCopyToCPU)       \
   X(MXNDArrayGetShapeEx)          \
   X(MXNDArrayGetDType)            \
+  X(MXNDArrayWaitToRead)          \
+  X(MXNDArrayWaitAll)             \
   X(MXCreateCachedOpEx)           \
   X(MXFreeCachedOp)               \
   X(MXInvokeCachedOpEx)           \
@@ -76,14 +78,38 @@ struct Api {
 // RuntimeFailure.
 const Api& api();
 
-// While it lives and `wanted` is true, graphs are bound without fusion, unless the user has chosen what fuses. MXNet
-// must be at rest: it reads its variables in threads of its own.
-class FusionOff {
+// Several threads call MXNet at once, but MXNet reads environment variables whenever it likes, in threads of its own,
+// and one of them is the only way to bind a graph without fusion. So whoever changes the environment has it alone.
+
+// While it lives, this library leaves the environment as it is. Nests.
+class SteadyEnvironment {
  public:
-  explicit FusionOff(bool wanted);
-  FusionOff(const FusionOff&) = delete;
-  FusionOff& operator=(const FusionOff&) = delete;
-  ~FusionOff();
+  SteadyEnvironment();
+  SteadyEnvironment(const SteadyEnvironment&) = delete;
+  SteadyEnvironment& operator=(const SteadyEnvironment&) = delete;
+  ~SteadyEnvironment();
+};
+
+// Lives wherever MXNet is called, until what it was given to compute is computed. Loads the library. Nests. Must not
+// live while a caller's function is called, which may wait for another thread.
+class InUse {
+ public:
+  InUse() : InUse(api()) {}  // Loading changes the environment, so it comes first.
+
+ private:
+  explicit InUse(const Api& /*loaded*/) {}
+  SteadyEnvironment environment_;
+};
+
+// While it lives, no other thread of this library calls MXNet, which computes nothing of theirs; executors are bound
+// by one thread at a time, because all of them share what fuses graphs. Without `fuse` nothing is fused, unless the
+// user has chosen what is. Must not live within InUse.
+class Binding {
+ public:
+  explicit Binding(bool fuse);
+  Binding(const Binding&) = delete;
+  Binding& operator=(const Binding&) = delete;
+  ~Binding();
 
  private:
   bool set_;
@@ -98,35 +124,29 @@ std::string version();
 // Turn a return code into an exception. `what` is the file or thing that is being worked on.
 void check(int code, const std::string& what);
 
-struct SymbolDeleter {
-  void operator()(void* handle) const { api().MXSymbolFree(handle); }
+template <auto Free>
+struct Deleter {
+  void operator()(void* handle) const {
+    const InUse use;
+    (api().*Free)(handle);
+  }
 };
-struct ArrayDeleter {
-  void operator()(void* handle) const { api().MXNDArrayFree(handle); }
-};
-struct CachedOpDeleter {
-  void operator()(void* handle) const { api().MXFreeCachedOp(handle); }
-};
-struct ExecutorDeleter {
-  void operator()(void* handle) const { api().MXExecutorFree(handle); }
-};
-struct PredictorDeleter {
-  void operator()(void* handle) const { api().MXPredFree(handle); }
-};
-using Symbol = std::unique_ptr<void, SymbolDeleter>;
-using Array = std::unique_ptr<void, ArrayDeleter>;
-using CachedOp = std::unique_ptr<void, CachedOpDeleter>;
-using Executor = std::unique_ptr<void, ExecutorDeleter>;
-using Predictor = std::unique_ptr<void, PredictorDeleter>;
+using Symbol = std::unique_ptr<void, Deleter<&Api::MXSymbolFree>>;
+using Array = std::unique_ptr<void, Deleter<&Api::MXNDArrayFree>>;
+using CachedOp = std::unique_ptr<void, Deleter<&Api::MXFreeCachedOp>>;
+using Executor = std::unique_ptr<void, Deleter<&Api::MXExecutorFree>>;
+using Predictor = std::unique_ptr<void, Deleter<&Api::MXPredFree>>;
 
 Array to_array(const Tensor& tensor);
 Tensor to_tensor(NDArrayHandle array, const std::string& what);
 
-// Take the arrays that a run gave, and hand copies of them to a function of number and tensor, one after the other.
+// Take the arrays that a run gave, and wait until they are computed.
+std::vector<Array> take(NDArrayHandle* handles, std::size_t count, const std::string& what);
+
+// Hand copies of arrays to a function of number and tensor, one after the other.
 template <typename Sink>
-void hand_over(NDArrayHandle* handles, std::size_t count, const std::string& what, const Sink& sink) {
-  std::vector<Array> arrays(handles, handles + count);
-  for (std::size_t i = 0; i < count; ++i) {
+void hand_over(std::vector<Array> arrays, const std::string& what, const Sink& sink) {
+  for (std::size_t i = 0; i < arrays.size(); ++i) {
     sink(i, to_tensor(arrays[i].get(), what));
     arrays[i].reset();
   }

@@ -58,6 +58,7 @@ struct Inferred {
 };
 
 Inferred infer(SymbolHandle symbol, const NamedShapeMap& inputs, const std::string& what) {
+  const mxnet::InUse use;
   mxnet::NamedShapes<int> shapes;
   for (const auto& [name, shape] : inputs) shapes.add(name, shape);
   struct Listing {
@@ -158,6 +159,7 @@ class Network::Impl {
     } else {
       network.params_bytes = {};  // Not needed while the tensors are copied.
     }
+    const mxnet::InUse use;
     SymbolHandle handle = nullptr;
     if (api().MXSymbolCreateFromJSON(json_.c_str(), &handle) != 0) {
       throw InputError(bound_.file, "is refused by MXNet (" + mxnet::last_error() + "); export the network again");
@@ -193,18 +195,19 @@ class Network::Impl {
   void run(const Inputs& inputs, const Sink& sink) {
     const Feed feed = prepare(inputs);
     if (!plain_.runner) plain_.runner = make(json_, plain_);
-    run(plain_, feed, sink);
+    run(&plain_, feed, sink);
   }
 
   void taps(const Inputs& inputs, const Sink& sink) {
     const Feed feed = prepare(inputs);
     if (tapped_.outputs.empty()) return;
     if (!tapped_.runner) {
+      const mxnet::InUse use;
       const char* json = "";
       if (engine_ == Engine::kPredict) check(api().MXSymbolSaveToJSON(tapped_.symbol.get(), &json), bound_.file);
       tapped_.runner = make(json, tapped_);
     }
-    run(tapped_, feed, sink);
+    run(&tapped_, feed, sink);
   }
 
  private:
@@ -213,6 +216,7 @@ class Network::Impl {
     mxnet::Symbol symbol;
     std::vector<std::pair<std::string, std::string>> outputs;
     bool fuse = true;
+    bool proved = false;  // It has been run.
     std::unique_ptr<Runner> runner;
   };
 
@@ -266,6 +270,7 @@ class Network::Impl {
   }
 
   std::unique_ptr<Runner> make(const std::string& json, const Plan& plan) const {
+    const mxnet::InUse use;
     switch (engine_) {
       case Engine::kExecutor:
         return make_executor(plan.symbol.get(), bound_, plan.fuse);
@@ -320,11 +325,22 @@ class Network::Impl {
     compare(inferred.auxiliaries, auxiliaries_);
   }
 
-  static void run(const Plan& plan, const Feed& feed, const Sink& sink) {
-    plan.runner->run(feed, [&](std::size_t number, Tensor value) {
-      const auto& [name, op] = plan.outputs.at(number);
-      sink({name, op, std::move(value)});
-    });
+  // The first run of a graph is a part of its proof: what MXNet refuses there is the file's fault.
+  void run(Plan* plan, const Feed& feed, const Sink& sink) const {
+    bool handed_over = false;
+    try {
+      plan->runner->run(feed, [&](std::size_t number, Tensor value) {
+        handed_over = true;
+        const auto& [name, op] = plan->outputs.at(number);
+        sink({name, op, std::move(value)});
+      });
+    } catch (const RuntimeFailure& failure) {
+      const std::string why = failure.what();
+      const bool memory = why.find("emory") != std::string::npos;
+      if (plan->proved || handed_over || memory) throw;
+      throw InputError(bound_.file, "cannot be run (" + why + "); export the network again");
+    }
+    plan->proved = true;
   }
 
   Engine engine_;

@@ -33,17 +33,27 @@ class Predict final : public Runner {
       create(feed);
       signature_ = std::move(wanted);
     }
+    std::vector<Tensor> outputs = compute(feed);
+    for (std::size_t i = 0; i < outputs.size(); ++i) sink(i, std::move(outputs[i]));
+  }
+
+ private:
+  // All outputs: of those that are not copied nobody could tell when they are computed.
+  std::vector<Tensor> compute(const Feed& feed) {
+    const mxnet::InUse use;
     for (const auto& [name, tensor] : feed) {
       check(api().MXPredSetInput(predictor_.get(), name.c_str(), tensor->as<float>(),
                                  static_cast<std::uint32_t>(element_count(tensor->shape))),
             bound_.file);
     }
     check(api().MXPredForward(predictor_.get()), bound_.file);
-    for (std::uint32_t i = 0; i < outputs_; ++i) sink(i, output(i));
+    std::vector<Tensor> outputs;
+    for (std::uint32_t i = 0; i < outputs_; ++i) outputs.push_back(output(i));
+    return outputs;
   }
 
- private:
   void create(const Feed& feed) {
+    const mxnet::Binding binding(fuse_);
     predictor_.reset();
     mxnet::NamedShapes<std::uint32_t> shapes;
     std::vector<int> types;
@@ -57,7 +67,6 @@ class Predict final : public Runner {
     std::vector<const char*> typed = shapes.names;
     for (const auto& [name, parameter] : bound_.parameters) shapes.add(name, parameter.shape);
     PredictorHandle handle = nullptr;
-    const mxnet::FusionOff off(!fuse_);
     check(api().MXPredCreateEx(json_.c_str(), bound_.params.data(), static_cast<int>(bound_.params.size()), mxnet::kCpu,
                                0, shapes.size(), shapes.names.data(), shapes.begins.data(), shapes.extents.data(),
                                static_cast<std::uint32_t>(typed.size()), typed.data(), types.data(), &handle),

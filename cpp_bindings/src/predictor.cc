@@ -182,11 +182,11 @@ class Predictor::Impl {
         encoder_(
             std::move(bundle.encoder), kImagesInput, kFirstSideOfImages, stride, 1,
             [this](const Size& size) { return std::make_pair(image_shape(size), code_shape(size)); }, engine, fusion,
-            memory_limit),
+            memory_limit / 2),
         decoder_(
             std::move(bundle.decoder), kCodesInput, kFirstSideOfCodes, 1, stride,
             [this](const Size& size) { return std::make_pair(code_shape(size), image_shape(size)); }, engine, fusion,
-            memory_limit) {}
+            memory_limit / 2) {}
 
   // Of images whose sides the stride divides.
   Tensor encode(const Tensor& images) {
@@ -234,7 +234,7 @@ class Predictor::Impl {
 };
 
 Predictor::Predictor(Bundle bundle, Engine engine, Fusion fusion, std::size_t memory_limit)
-    : impl_(std::make_unique<Impl>(std::move(bundle), engine, fusion, memory_limit)) {}
+    : impl_(std::make_unique<Impl>(std::move(bundle), engine, fusion, memory_limit / 2)) {}
 Predictor::Predictor(Predictor&&) noexcept = default;
 Predictor& Predictor::operator=(Predictor&&) noexcept = default;
 Predictor::~Predictor() = default;

@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "mxnet.hpp"
 #include "vqvae/error.hpp"
@@ -65,6 +66,7 @@ std::string settings() {
 }
 
 Json environment() {
+  const mxnet::InUse use;
   Json result;
   result["mxnet"] = mxnet::version();
   result["processor"] = processor();
@@ -79,13 +81,24 @@ Json environment() {
 class TraceWriter::Impl {
  public:
   Impl(std::filesystem::path directory, const std::string& runtime) : directory_(std::move(directory)) {
+    std::error_code ignored;
+    is_new_ = !std::filesystem::exists(directory_, ignored);
     make_directory(directory_);
-    std::error_code ignored;  // Without its index a trace that is not finished is none.
+    // Without its index a trace that is not finished is none.
     std::filesystem::remove(directory_ / kIndex, ignored);
     index_["format"] = kFormat;
     index_["runtime"] = runtime;
     index_["environment"] = Json::object();  // Has its place here; what it holds is known when MXNet is loaded.
     index_["nodes"] = Json::array();
+  }
+
+  Impl(const Impl&) = delete;
+  Impl& operator=(const Impl&) = delete;
+  // Nothing is left of a trace that was not finished.
+  ~Impl() {
+    std::error_code ignored;
+    for (const std::string& file : written_) std::filesystem::remove(directory_ / file, ignored);
+    if (is_new_) std::filesystem::remove(directory_, ignored);
   }
 
   void keep_only(std::set<std::string> names) { kept_ = std::move(names); }
@@ -107,6 +120,8 @@ class TraceWriter::Impl {
     index_["environment"] = environment();
     const std::string text = index_.dump(1) + "\n";
     write_file(directory_ / kIndex, Bytes(text.begin(), text.end()));
+    written_.clear();
+    is_new_ = false;
   }
 
  private:
@@ -114,16 +129,14 @@ class TraceWriter::Impl {
   std::string write(const Tensor& value) {
     std::string file = std::to_string(index_["nodes"].size());
     file = std::string(5 - std::min<std::size_t>(5, file.size()), '0') + file + ".npy";
-    std::ofstream out(directory_ / file, std::ios::binary);
-    const Bytes header = npy_header(value);
-    out.write(reinterpret_cast<const char*>(header.data()), static_cast<std::streamsize>(header.size()));
-    out.write(reinterpret_cast<const char*>(value.data.data()), static_cast<std::streamsize>(value.data.size()));
-    out.close();
-    if (!out) throw RuntimeFailure((directory_ / file).string(), "could not be written");
+    write_unsynced(directory_ / file, npy_header(value), value.data);
+    written_.push_back(file);
     return file;
   }
 
   std::filesystem::path directory_;
+  std::vector<std::string> written_;           // Files that the index does not make valid yet.
+  bool is_new_ = false;                        // The directory was made for this trace.
   std::optional<std::set<std::string>> kept_;  // Without it all are written.
   Json index_;
 };

@@ -1,15 +1,14 @@
 #include "notes.hpp"
 
 #include <cstdlib>
-#include <iostream>
 #include <string>
 
 #include "vqvae/fusion.hpp"
 
-void note_fusion(const Options& options, const std::vector<const vqvae::Graph*>& graphs) {
+std::string fusion_note(const Options& options, const std::vector<const vqvae::Graph*>& graphs) {
   const char* chosen = vqvae::fusion_is_chosen() ? std::getenv(vqvae::kFusionVariable) : "";
-  if (options.quiet || options.fusion_kind() == vqvae::Fusion::kMXNet || std::string(chosen) == "NONE") return;
-  if (options.engine_kind() == vqvae::Engine::kCachedOp) return;
+  if (options.quiet || options.fusion_kind() == vqvae::Fusion::kMXNet || std::string(chosen) == "NONE") return "";
+  if (options.engine_kind() == vqvae::Engine::kCachedOp) return "";
   std::string first;
   std::size_t more = 0;
   for (const vqvae::Graph* graph : graphs) {
@@ -21,10 +20,9 @@ void note_fusion(const Options& options, const std::vector<const vqvae::Graph*>&
       }
     }
   }
-  if (first.empty()) return;
+  if (first.empty()) return "";
   if (more > 0) first += " and " + std::to_string(more) + " more";
-  std::cerr << "reconstruct: note: "
-            << (*chosen == '\0' ? "fusion is off, for MXNet would compute " + first + " wrongly\n"
-                                : std::string(vqvae::kFusionVariable) + "=" + chosen + " may compute " + first +
-                                      " wrongly; unset it\n");
+  return "reconstruct: note: " + (*chosen == '\0' ? "fusion is off, for MXNet would compute " + first + " wrongly\n"
+                                                  : std::string(vqvae::kFusionVariable) + "=" + chosen +
+                                                        " may compute " + first + " wrongly; unset it\n");
 }

@@ -23,7 +23,7 @@ struct Options {
   int threads = 0;  // 0: all processors.
   int batch = 64;
   int repeat = 1;
-  int memory = 2048;  // MiB
+  int memory = 512;  // MiB
   bool json = false;
   bool quiet = false;
   std::string symbol;  // From here on: plain exports.

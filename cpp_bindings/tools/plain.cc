@@ -1,6 +1,7 @@
 #include "plain.hpp"
 
 #include <filesystem>
+#include <iostream>
 #include <optional>
 #include <set>
 #include <sstream>
@@ -59,8 +60,9 @@ void trace_export(const Options& options) {
   std::optional<std::set<std::string>> kept;
   if (!options.keep.empty()) kept = read_names(options.keep);
   vqvae::Export files = vqvae::read_export(options.symbol, options.params);
-  note_fusion(options, {&files.graph});
+  const std::string note = fusion_note(options, {&files.graph});
   vqvae::Network network(std::move(files), names, options.engine_kind(), options.fusion_kind());
+  std::cerr << note;
   vqvae::TraceWriter trace(options.trace, options.runtime());
   if (kept) trace.keep_only(std::move(*kept));
   if (options.wants_taps()) {

@@ -22,10 +22,12 @@ namespace {
 
 vqvae::Predictor open(const Options& options) {
   vqvae::Bundle bundle = vqvae::read_bundle(options.bundle, !options.no_verify);
-  note_fusion(options, {&bundle.encoder.graph, &bundle.decoder.graph});
+  const std::string note = fusion_note(options, {&bundle.encoder.graph, &bundle.decoder.graph});
   // A trace is of one run.
   const std::size_t limit = options.trace.empty() ? options.memory_limit() : 0;
-  return vqvae::Predictor(std::move(bundle), options.engine_kind(), options.fusion_kind(), limit);
+  vqvae::Predictor predictor(std::move(bundle), options.engine_kind(), options.fusion_kind(), limit);
+  std::cerr << note;
+  return predictor;
 }
 
 void run(const Options& options) {

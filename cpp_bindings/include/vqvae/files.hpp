@@ -17,6 +17,9 @@ Bytes read_file(const std::filesystem::path& path, std::size_t limit);
 // so that nothing is left of it even if the process is killed. Throws RuntimeFailure.
 void write_file(const std::filesystem::path& path, const Bytes& bytes);
 
+// The same of two pieces, without waiting for the disk: for files that another one makes valid.
+void write_unsynced(const std::filesystem::path& path, const Bytes& head, const Bytes& rest);
+
 // Make a directory and those above it. Throws RuntimeFailure.
 void make_directory(const std::filesystem::path& path);
 

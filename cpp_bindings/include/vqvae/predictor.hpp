@@ -21,9 +21,9 @@ class Predictor {
   // Is told of work that is done in parts, how many of how many.
   using Progress = std::function<void(std::size_t, std::size_t)>;
 
-  // Runs need at most `memory_limit` bytes for their tensors, beside the images themselves: batches are run in parts,
-  // and large images in tiles, which overlap by what an output depends on; 0 is no limit. Throws InputError if the
-  // files of the bundle do not fit together, or the graphs do not give what the bundle says.
+  // Runs need at most `memory_limit` bytes for their tensors, half of it in each graph, beside the images themselves:
+  // batches are run in parts, and large images in tiles, which overlap by what an output depends on; 0 is no limit.
+  // Throws InputError if the files of the bundle do not fit together, or the graphs do not give what the bundle says.
   explicit Predictor(Bundle bundle, Engine engine = Engine::kCachedOp, Fusion fusion = Fusion::kSafe,
                      std::size_t memory_limit = 0);
   Predictor(const Predictor&) = delete;

@@ -11,7 +11,8 @@
 
 namespace vqvae {
 
-// Records tensors into a directory, one .npy file each; the index is written last. Move-only.
+// Records tensors into a directory, one .npy file each; the index is written last. Without
+// `close` nothing of it is left. Move-only.
 class TraceWriter {
  public:
   // Throws RuntimeFailure if the directory cannot be made.
