@@ -183,6 +183,7 @@ class Network::Impl {
 
   Estimate estimate(const NamedShapeMap& inputs) const {
     Estimate result;
+    if (tapped_.outputs.empty()) return result;  // Nothing is computed.
     for (const Shape& shape : infer(tapped_.symbol.get(), inputs, bound_.file).outputs) {
       const std::size_t elements = shape.empty() ? 0 : element_count(shape);
       result.bytes += elements * kElementBytes;
@@ -310,6 +311,10 @@ class Network::Impl {
   void check_shapes(const Feed& feed) const {
     NamedShapeMap fed;
     for (const auto& [name, tensor] : feed) fed.emplace(name, tensor->shape);
+    if (estimate(fed).largest > kMaxElements) {
+      throw InputError(bound_.file, "has a tensor of more than " + std::to_string(kMaxElements) +
+                                        " elements, which MXNet does not take; export the network again");
+    }
     const Inferred inferred = infer(plain_.symbol.get(), fed, bound_.file);
     const auto compare = [this](const std::vector<Shape>& shapes, const std::vector<std::string>& names) {
       for (std::size_t i = 0; i < names.size(); ++i) {

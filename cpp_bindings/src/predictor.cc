@@ -15,9 +15,6 @@
 namespace vqvae {
 namespace {
 
-// MXNet counts the elements of a tensor in 31 bits.
-constexpr std::size_t kMaxElements = std::numeric_limits<std::int32_t>::max();
-
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 std::string mebibytes(std::size_t bytes) { return std::to_string((bytes >> 20) + 1) + " MiB"; }

@@ -3,12 +3,14 @@
 #include <malloc.h>
 
 #include <cstdlib>
+#include <filesystem>
 #include <iostream>
 #include <limits>
 #include <new>
 #include <string>
 #include <utility>
 
+#include "isolation.hpp"
 #include "notes.hpp"
 #include "options.hpp"
 #include "plain.hpp"
@@ -52,8 +54,40 @@ void run(const Options& options) {
 
 int fail(vqvae::ExitCode code, const std::string& message) {
   std::cout.flush();
-  std::cerr << "reconstruct: error: " << message << "\n";
+  // In one piece, whatever else is written there.
+  std::cerr << "reconstruct: error: " + message + "\n" << std::flush;
   return static_cast<int>(code);
+}
+
+int run_guarded(const Options& options) {
+  try {
+    run(options);
+    return 0;
+  } catch (const vqvae::Error& error) {
+    return fail(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(vqvae::ExitCode::kFailed, "memory: there is not enough of it");
+  } catch (const std::exception& error) {
+    return fail(vqvae::ExitCode::kFailed, std::string("internal: ") + error.what());
+  }
+}
+
+// A trace that a crash left without its index is no trace.
+void remove_unfinished(const Options& options, bool is_new) {
+  std::error_code ignored;
+  if (is_new && !options.trace.empty()) std::filesystem::remove_all(options.trace, ignored);
+}
+
+int start(int argc, char** argv) {
+  const Options options = parse_options(argc, argv);
+  const bool vouched_for = !options.is_plain() && !options.no_verify;
+  if (vouched_for) return run_guarded(options);
+  std::error_code ignored;
+  const bool is_new = !std::filesystem::exists(options.trace, ignored);
+  const int code =
+      isolated(options.is_plain() ? options.symbol : options.bundle, [&options] { return run_guarded(options); });
+  if (code != 0) remove_unfinished(options, is_new);
+  return code;
 }
 
 }  // namespace
@@ -62,16 +96,17 @@ int main(int argc, char** argv) {
   // Memory that was freed is kept: fresh pages for every large tensor take a tenth of the time of a traced run.
   mallopt(M_MMAP_THRESHOLD, std::numeric_limits<int>::max());
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  int code = 0;
   try {
-    run(parse_options(argc, argv));
-    return 0;
+    code = start(argc, argv);
   } catch (const Ended& ended) {
-    return ended.code;
+    code = ended.code;
   } catch (const vqvae::Error& error) {
-    return fail(error.code(), error.what());
-  } catch (const std::bad_alloc&) {
-    return fail(vqvae::ExitCode::kFailed, "memory: there is not enough of it");
+    code = fail(error.code(), error.what());
   } catch (const std::exception& error) {
-    return fail(vqvae::ExitCode::kFailed, std::string("internal: ") + error.what());
+    code = fail(vqvae::ExitCode::kFailed, std::string("internal: ") + error.what());
   }
+  std::cout.flush();
+  // MXNet's threads may still use what the end of a program takes down.
+  std::_Exit(code);
 }

@@ -30,11 +30,14 @@ struct Tap {
   Tensor value;
 };
 
+// Of one tensor: MXNet counts them in 31 bits.
+constexpr std::size_t kMaxElements = 0x7fffffff;
+
 // What a run would be like.
 struct Estimate {
   std::vector<Shape> outputs;  // Of the graph; empty where it depends on more than the shapes of the inputs.
   std::size_t bytes = 0;       // Of all nodes' outputs: no run of the graph without taps needs more for its tensors.
-  std::size_t largest = 0;     // Elements of the largest tensor. MXNet counts them in 31 bits.
+  std::size_t largest = 0;     // Elements of the largest tensor; above kMaxElements it cannot be run.
 };
 
 // Takes the outputs of a run, one after the other.

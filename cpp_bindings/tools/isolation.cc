@@ -1,0 +1,53 @@
+#include "isolation.hpp"
+
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <csignal>
+#include <cstdlib>
+#include <cstring>
+#include <iostream>
+
+#include "vqvae/error.hpp"
+
+namespace {
+
+// What libmxnet's own handler of crashes ends with.
+constexpr int kMXNetCrashed = 255;
+
+bool is_crash(int signal) {
+  constexpr std::array<int, 5> kCrashes = {SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGILL};
+  return std::find(kCrashes.begin(), kCrashes.end(), signal) != kCrashes.end();
+}
+
+}  // namespace
+
+int isolated(const std::string& what, const std::function<int()>& work) {
+  const pid_t parent = getpid();
+  const pid_t child = fork();
+  if (child < 0) throw vqvae::RuntimeFailure("fork", std::strerror(errno));
+  if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    if (getppid() != parent) std::_Exit(1);  // It ended before that.
+    std::_Exit(work());
+  }
+  int status = 0;
+  while (waitpid(child, &status, 0) < 0) {
+    if (errno != EINTR) throw vqvae::RuntimeFailure("waitpid", std::strerror(errno));
+  }
+  if (WIFEXITED(status) && WEXITSTATUS(status) != kMXNetCrashed) return WEXITSTATUS(status);
+  if (WIFSIGNALED(status) && !is_crash(WTERMSIG(status))) {
+    // As if it had met this process, without a second core file.
+    const rlimit none{};
+    setrlimit(RLIMIT_CORE, &none);
+    std::signal(WTERMSIG(status), SIG_DFL);
+    raise(WTERMSIG(status));
+  }
+  std::cerr << "reconstruct: error: " << what << ": makes MXNet crash; export the network again\n";
+  return static_cast<int>(vqvae::ExitCode::kRejected);
+}
