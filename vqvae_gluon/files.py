@@ -55,7 +55,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 def write_npy(file: IO[bytes], array: np.ndarray) -> None:
     """Write an array as :func:`numpy.save` does, which does not notice every error of a full disk."""
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
     file.write(array.data)
 
