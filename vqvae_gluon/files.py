@@ -55,7 +55,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 def write_npy(file: IO[bytes], array: np.ndarray) -> None:
     """Write an array as :func:`numpy.save` does, which does not notice every error of a full disk."""
-    array = np.ascontiguousarray(array)
+    array = np.asarray(array, order="C")
     np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(array))
     file.write(array.data)
 
@@ -130,7 +130,7 @@ def _parse_npy_header(begin: bytes, file_size: int) -> tuple[np.dtype, tuple[int
         raise ValueError("its header is not that of a C-ordered array")
     descr = match[1].decode("latin-1")
     if descr not in _NPY_TYPES:
-        raise ValueError("its type is not supported")
+        raise ValueError("its byte order is not little-endian" if descr[0] == ">" else "its type is not supported")
     extents = re.findall(rb"[0-9]+", match[2])
     shape = tuple(map(int, extents))
     if max(map(len, extents), default=0) > 12 or len(shape) > _MAX_NPY_RANK:

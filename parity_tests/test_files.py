@@ -1,0 +1,150 @@
+"""Results appear whole or not at all: when the disk is full, the directory is read-only, the process is killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PRETRAINED
+
+from vqvae_gluon.data.images import read_image
+from vqvae_gluon.errors import FAILED, InputError
+from vqvae_gluon.files import atomic_write, parse_npy, read_npy, write_npy
+from vqvae_gluon.runtimes.cpp import find_binary
+
+DIGIT = PRETRAINED / "digits" / "00.png"
+PYTHON = [sys.executable, "-m", "vqvae_gluon"]
+
+# Mounts a file system of a page or two, runs the program there, and lists what is left of it.
+SMALL_DISK = 'mount -t tmpfs -o "$1" none "$2" && out=$2 && shift 2 && "$@"; status=$?; ls -A "$out"; exit $status'
+
+
+def programs(output: Path, image: Path):
+    """Both programs, and those of Python's commands that write otherwise."""
+    return {
+        "python": [*PYTHON, "reconstruct", str(PRETRAINED), str(image), "--output", str(output)],
+        "codes.npy": [*PYTHON, "encode", str(PRETRAINED), str(image), "--output", str(output / "codes.npy")],
+        "codes.vq": [*PYTHON, "encode", str(PRETRAINED), str(image), "--output", str(output / "codes.vq")],
+        "cpp": [str(find_binary()), "--bundle", str(PRETRAINED), "--output", str(output), str(image)],
+    }
+
+
+@pytest.mark.parametrize("program", ["python", "codes.npy", "codes.vq", "cpp"])
+@pytest.mark.parametrize(("disk", "why"), [("size=4k", "No space left on device"), ("ro", "Read-only file system")])
+def test_a_disk_that_takes_no_file_is_named_and_nothing_is_left(tmp_path, program, disk, why):
+    output = tmp_path / "disk"
+    output.mkdir()
+    image = tmp_path / "noise.npy"
+    np.save(image, np.random.default_rng(0).integers(0, 256, (1, 140, 140), dtype=np.uint8))
+    if program.startswith("codes"):  # Codes are small.
+        np.save(image, np.random.default_rng(0).integers(0, 256, (60, 60, 60), dtype=np.uint8))
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", SMALL_DISK, "sh", disk, str(output)]
+    result = subprocess.run([*command, *programs(output, image)[program]], capture_output=True, text=True, check=False)
+    assert result.returncode == FAILED
+    assert len(result.stderr.splitlines()) == 1
+    assert f": {why}" in result.stderr
+    assert f"{output}/" in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_killed_python_leaves_nothing(tmp_path):
+    (tmp_path / "there.txt").write_text("as it was")
+    for name in ("new.txt", "there.txt"):
+        script = (
+            "import sys, time\nfrom vqvae_gluon.files import atomic_write\n"
+            "with atomic_write(sys.argv[1]) as file:\n"
+            "    file.write(b'half'); file.flush(); print('ready', flush=True); time.sleep(60)"
+        )
+        with subprocess.Popen([sys.executable, "-c", script, tmp_path / name], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.kill()
+        assert os.listdir(tmp_path) == ["there.txt"]
+    assert (tmp_path / "there.txt").read_text() == "as it was"
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+def test_a_killed_binary_leaves_whole_files_alone(tmp_path, digits, end):
+    np.save(tmp_path / "digits.npy", np.tile(digits, (3, 1, 1, 1)))
+    for _ in range(5):
+        with subprocess.Popen(
+            programs(tmp_path / "out", tmp_path / "digits.npy")["cpp"], stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            time.sleep(0.003)
+            process.send_signal(end)
+        assert process.returncode != 0
+        names = sorted(os.listdir(tmp_path / "out"))
+        assert all(name.startswith("digits-") for name in names)
+        for name in names:
+            assert read_image(tmp_path / "out" / name, 1).shape == (28, 28, 1)
+            (tmp_path / "out" / name).unlink()
+
+
+def test_where_no_file_can_be_without_a_name_a_hidden_one_is_used(tmp_path, monkeypatch):
+    opened = os.open
+
+    def refusing(path, flags, *rest, **more):
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            raise OSError(95, "Operation not supported")
+        return opened(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refusing)
+    for content in (b"one", b"another"):
+        with atomic_write(tmp_path / "x") as file:
+            assert len([name for name in os.listdir(tmp_path) if name.startswith(".vqvae.")]) == 1
+            file.write(content)
+        assert os.listdir(tmp_path) == ["x"]
+        assert (tmp_path / "x").read_bytes() == content
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "x"):
+        raise ZeroDivisionError
+    assert os.listdir(tmp_path) == ["x"]
+    assert (tmp_path / "x").stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def test_what_fails_while_a_file_is_written_leaves_the_one_that_was_there(tmp_path):
+    path = tmp_path / ("x" * 255)  # As long as a name may be.
+    for content in (b"one", b"another"):
+        with atomic_write(path) as file:
+            file.write(content)
+        with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
+            file.write(b"half")
+            raise ZeroDivisionError
+        assert path.read_bytes() == content
+        assert len(os.listdir(tmp_path)) == 1
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+
+
+def test_what_is_not_a_file_is_not_replaced(tmp_path):
+    for path in (tmp_path, Path("/dev/null"), tmp_path / "nowhere" / "x"):
+        with pytest.raises(OSError, match=str(path)), atomic_write(path):
+            pass
+    assert not list(tmp_path.iterdir())
+    assert Path("/dev/null").is_char_device()
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (5,), (2, 3, 4)])
+def test_arrays_come_back(tmp_path, shape):
+    array = np.arange(np.prod(shape, dtype=int), dtype=np.int32).reshape(shape)
+    with atomic_write(tmp_path / "x.npy") as file:
+        write_npy(file, array)
+    for read in (np.load(tmp_path / "x.npy"), read_npy(tmp_path / "x.npy")):
+        np.testing.assert_array_equal(read, array)
+        assert (read.shape, read.dtype) == (array.shape, array.dtype)
+    np.testing.assert_array_equal(parse_npy((tmp_path / "x.npy").read_bytes(), "x"), array)
+
+
+def test_messages_are_one_line_whatever_a_file_is_called():
+    error = InputError("a\nb\x1b[2J\u009b\u2028é", "is\r\nwrong")
+    assert str(error) == "a?b?[2J??é: is??wrong"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
