@@ -162,6 +162,10 @@ GRAPH_ATTACKS = {
     "inputs that are no list": lambda graph: graph["nodes"][4].update(inputs={}),
     "reference of truth": lambda graph: graph["nodes"][4].update(inputs=[[True, 0, 0]]),
     "attributes that are no object": lambda graph: graph["nodes"][4].update(attrs=5),
+    "attribute that is no text": lambda graph: graph["nodes"][4]["attrs"].update(num_group=1),
+    "type that is none": lambda graph: graph["nodes"][2]["attrs"].update(__dtype__="-1"),
+    "storage that is not dense": lambda graph: graph["nodes"][2]["attrs"].update(__storage_type__="1"),
+    "variables told in fractions": lambda graph: graph.update(arg_nodes=[float(i) for i in graph["arg_nodes"]]),
 }
 
 
@@ -176,10 +180,60 @@ def test_a_graph_that_is_not_sound_is_rejected(bundle, encoder, tmp_path, attack
     )
 
 
-def test_an_operator_that_mxnet_does_not_know_is_rejected(bundle, encoder, tmp_path):
-    encoder.symbol.write_text(encoder.symbol.read_text().replace('"Convolution"', '"Confusion"'))
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[" * 65 + "]" * 65, "it is nested too deep"),
+        ("[" + "{}," * 700_000 + "0]", "it holds too many small values"),
+        ('{"nodes": [NaN]}', ""),
+        ('"\\ud800"', ""),
+        ("{", ""),
+    ],
+    ids=["deep", "small values", "NaN", "half a character", "cut"],
+)
+@pytest.mark.parametrize("name", ["manifest.json", "encoder-symbol.json"])
+def test_text_that_no_reader_should_take_is_rejected(bundle, tmp_path, name, text, words):
+    (bundle / name).write_text(text)
+    if name != "manifest.json":
+        sign(bundle)
+    if name == "manifest.json" and len(text) > 1 << 20:
+        words = "large"
+    check_both_reject(bundle, [name, words], tmp_path)
+
+
+def first(graph, operator):
+    return next(node for node in graph["nodes"] if node["op"] == operator)
+
+
+# What MXNet would follow into memory that is not there, or take for something else.
+NODE_ATTACKS = {
+    "output that is not there": lambda graph: graph["nodes"][5].update(inputs=[[4, 1, 0]]),
+    "output far away": lambda graph: graph["nodes"][5].update(inputs=[[4, 2**31, 0]]),
+    "second output of a variable": lambda graph: graph["nodes"][1].update(inputs=[[0, 1, 0]]),
+    "head's output that is not there": lambda graph: graph["heads"][0].__setitem__(1, 7),
+    "input too many": lambda graph: first(graph, "Activation")["inputs"].append([0, 0, 0]),
+    "input too few": lambda graph: first(graph, "Convolution")["inputs"].pop(),
+    "no input": lambda graph: first(graph, "Activation")["inputs"].clear(),
+    "attribute of no sense": lambda graph: first(graph, "Convolution")["attrs"].update(num_filter="many"),
+    "attribute that it does not have": lambda graph: first(graph, "Convolution")["attrs"].update(petals="5"),
+    "attribute that is missing": lambda graph: first(graph, "Convolution")["attrs"].pop("kernel"),
+    "operator that is not known": lambda graph: first(graph, "Convolution").update(op="Confusion"),
+}
+
+
+@pytest.mark.parametrize("attack", NODE_ATTACKS)
+def test_a_node_that_mxnet_would_not_make_is_rejected(bundle, encoder, tmp_path, attack):
+    graph = json.loads(encoder.symbol.read_text())
+    NODE_ATTACKS[attack](graph)
+    encoder.symbol.write_text(json.dumps(graph))
     sign(bundle)
-    check_both_reject(bundle, ["encoder-symbol.json: is refused by MXNet"], tmp_path)
+    check_both_reject(bundle, ["encoder-symbol.json: is refused by MXNet", "export the network again"], tmp_path)
+
+
+def test_graphs_that_do_not_give_what_the_manifest_says_are_rejected(bundle, tmp_path):
+    path = bundle / "manifest.json"
+    path.write_text(path.read_text().replace('"stride": 4', '"stride": 2'))
+    check_both_reject(bundle, ["encoder-symbol.json", "export the network again"], tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -193,6 +247,13 @@ def test_an_operator_that_mxnet_does_not_know_is_rejected(bundle, encoder, tmp_p
         ("codes", "num_embeddings", 63),
         ("", "input", {}),
         ("", "codes", None),
+        ("input", "layout", "NHWC"),
+        ("input", "range", [0, 1]),
+        ("input", "stride", 0),
+        ("codes", "dtype", "int64"),
+        ("data", "name", 5),
+        ("", "data", {}),
+        ("", "files", []),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_rejected(bundle, tmp_path, section, key, value):
@@ -213,7 +274,7 @@ def test_a_config_of_wrong_types_is_rejected(bundle, key, value):
     manifest["config"]["model"][key] = value
     path.write_text(json.dumps(manifest))
     with pytest.raises(InputError, match=rf"manifest.json: is not a sound manifest \(.*{key}"):
-        open_bundle(bundle)
+        open_bundle(bundle).config  # noqa: B018
 
 
 def test_auxiliary_states_have_their_own_prefix(tmp_path):

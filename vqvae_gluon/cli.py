@@ -286,7 +286,7 @@ def _images(options: argparse.Namespace):
         raise UsageError(
             "--data", f"is needed: {options.bundle} was trained on '{source}', which has no test set to fetch"
         )
-    return open_images(source, bundle.config.model.image_channels, options.count)
+    return open_images(source, bundle.channels, options.count)
 
 
 def _export_and_feed(options: argparse.Namespace):

@@ -70,7 +70,7 @@ def read_file(path: Path, limit: int) -> bytes:
         if not Path(path).is_file():
             raise InputError(path, "does not exist or is no file")
         with open(path, "rb") as file:
-            data = file.read(limit + 1) if os.fstat(file.fileno()).st_size <= limit else None
+            data = file.read() if os.fstat(file.fileno()).st_size <= limit else None
     except (OSError, ValueError) as error:
         raise InputError(path, getattr(error, "strerror", None) or str(error)) from error
     if data is None or len(data) > limit:

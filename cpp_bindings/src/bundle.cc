@@ -1,12 +1,12 @@
 #include "vqvae/bundle.hpp"
 
-#include <nlohmann/json.hpp>
 #include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "document.hpp"
 #include "vqvae/error.hpp"
 #include "vqvae/files.hpp"
 #include "vqvae/reach.hpp"
@@ -40,7 +40,7 @@ class Unsound : public std::runtime_error {
 
 void require(const Json& section, const char* key, const Json& wanted) {
   const Json& value = section.at(key);
-  if (value.type() != wanted.type() || value != wanted) throw Unsound(std::string(key) + " is " + value.dump());
+  if (value.dump() != wanted.dump()) throw Unsound(std::string(key) + " is " + value.dump());
 }
 
 // A whole number within bounds.
@@ -144,8 +144,7 @@ Export read_export(const std::filesystem::path& symbol, const std::filesystem::p
 }
 
 Manifest parse_manifest(const Bytes& bytes, const std::string& name) {
-  const Json document = Json::parse(bytes.begin(), bytes.end(), nullptr, false);
-  if (document.is_discarded()) throw InputError(name, "is not JSON; export the network again");
+  const Json document = parse_document(bytes, name);
   try {
     return check_manifest(document);
   } catch (const Json::exception& error) {

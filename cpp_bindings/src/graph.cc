@@ -2,13 +2,13 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <set>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "document.hpp"
 #include "vqvae/error.hpp"
 
 namespace vqvae {
@@ -17,10 +17,6 @@ namespace {
 using Json = nlohmann::json;
 
 constexpr std::size_t kMaxNodes = 1000000;
-// What a reader may use beside twice the file, and at most uses of it for each bracket and for each comma or colon.
-constexpr std::size_t kSpareBytes = std::size_t{56} << 20;
-constexpr std::size_t kBracketBytes = 96;
-constexpr std::size_t kEntryBytes = 96;
 
 class Unsound : public std::runtime_error {
  public:
@@ -121,13 +117,6 @@ bool check_nodes(Json* document, Graph* graph) {
   return renamed;
 }
 
-// Refuse a text that a reader would make much more of than its size.
-void check_structure(const std::string& text) {
-  const auto count = [&text](char c) { return static_cast<std::size_t>(std::count(text.begin(), text.end(), c)); };
-  const std::size_t bytes = (count('[') + count('{')) * kBracketBytes + (count(',') + count(':')) * kEntryBytes;
-  if (bytes > 2 * text.size() + kSpareBytes) throw Unsound("it holds too many small values");
-}
-
 }  // namespace
 
 std::string Node::attribute(const std::string& key, const std::string& otherwise) const {
@@ -138,11 +127,8 @@ std::string Node::attribute(const std::string& key, const std::string& otherwise
 Graph parse_graph(const Bytes& bytes, const std::string& name) {
   Graph graph{name, std::string(bytes.begin(), bytes.end()), {}, {}};
   try {
-    check_structure(graph.json);
-    Json document = Json::parse(graph.json);
+    Json document = parse_document(bytes, name);
     if (check_nodes(&document, &graph)) graph.json = document.dump();
-  } catch (const Json::parse_error&) {
-    throw InputError(name, "is not JSON; export the network again");
   } catch (const Json::exception& error) {
     throw InputError(name, std::string("is not a sound MXNet graph (") + error.what() + "); export the network again");
   } catch (const Unsound& error) {

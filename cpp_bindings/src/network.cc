@@ -126,7 +126,7 @@ void prove(const Graph& graph) {
   const auto check_outputs = [&](const std::vector<Reference>& references) {
     for (const auto& [node, number] : references) {
       if (number >= counts[node]) {
-        throw InputError(graph.name, "is not a sound MXNet graph (" + graph.nodes[node].name + " has no output " +
+        throw InputError(graph.name, "is refused by MXNet (" + graph.nodes[node].name + " has no output " +
                                          std::to_string(number) + "); export the network again");
       }
     }
@@ -148,6 +148,7 @@ class Network::Impl {
  public:
   Impl(Export network, const std::vector<std::string>& inputs, Engine engine, Fusion fusion)
       : engine_(engine),
+        fusion_(fusion),
         fuse_(fusion == Fusion::kMXNet || engine == Engine::kCachedOp || misfused(network.graph).empty()),
         params_file_(std::move(network.params_name)),
         json_(std::move(network.graph.json)) {
@@ -342,13 +343,16 @@ class Network::Impl {
     } catch (const RuntimeFailure& failure) {
       const std::string why = failure.what();
       const bool memory = why.find("emory") != std::string::npos;
-      if (plan->proved || handed_over || memory) throw;
+      // An engine that was asked to fuse fails for reasons of its own.
+      const bool fuses = fusion_ == Fusion::kMXNet && engine_ != Engine::kCachedOp;
+      if (plan->proved || handed_over || memory || fuses) throw;
       throw InputError(bound_.file, "cannot be run (" + why + "); export the network again");
     }
     plan->proved = true;
   }
 
   Engine engine_;
+  Fusion fusion_;
   bool fuse_;  // The graph, where no node is tapped.
   std::string params_file_;
   std::string json_;

@@ -10,6 +10,7 @@ import numpy as np
 from vqvae_gluon.artifacts.bundle import GraphFiles, graph_files
 from vqvae_gluon.artifacts.graph import Graph, Output, parse_graph, read_graph
 from vqvae_gluon.artifacts.parameters import read_parameters
+from vqvae_gluon.artifacts.proof import prove
 from vqvae_gluon.compat import mx, mxnet_reason
 from vqvae_gluon.errors import InputError
 
@@ -73,11 +74,14 @@ def read_network(files: GraphFiles) -> Network:
     try:
         symbol = mx.sym.load(str(files.symbol))
         graph = parse_graph(symbol.tojson(), files.symbol)
+        prove(graph)
         internals = mx.sym.load_json(graph.to_json()).get_internals()
     except mx.MXNetError as error:
         raise InputError(
             files.symbol, f"is refused by MXNet ({mxnet_reason(error)}); export the network again"
         ) from error
+    except ValueError as error:
+        raise InputError(files.symbol, f"is refused by MXNet ({error}); export the network again") from error
     return Network(files, symbol, graph, Counter(output.name for output in internals), parameters)
 
 

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from vqvae_gluon.artifacts.document import parse_document
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config, ModelConfig
 from vqvae_gluon.errors import InputError
@@ -37,7 +39,32 @@ class Bundle:
 
     @property
     def config(self) -> Config:
-        return Config.from_json(self.manifest["config"])
+        """What was trained, and how.
+
+        Raises:
+            InputError: this version does not know such a config.
+        """
+        try:
+            return Config.from_json(self.manifest["config"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                self.path / MANIFEST, f"is not a sound manifest ({error}); export the network again"
+            ) from error
+
+    @property
+    def channels(self) -> int:
+        """Of an image, 1 or 3."""
+        return int(self.manifest["input"]["channels"])
+
+    @property
+    def stride(self) -> int:
+        """Image pixels for each latent pixel and side."""
+        return int(self.manifest["input"]["stride"])
+
+    @property
+    def num_embeddings(self) -> int:
+        """Rows of the codebook."""
+        return int(self.manifest["codes"]["num_embeddings"])
 
     @property
     def digest(self) -> str:
@@ -107,8 +134,8 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
         )
     if manifest_path.stat().st_size > _MAX_MANIFEST_BYTES:
         raise InputError(manifest_path, "is too large for a manifest; export the network again")
+    manifest = parse_document(manifest_path.read_bytes(), manifest_path)
     try:
-        manifest = json.loads(manifest_path.read_bytes())
         _check_manifest(manifest)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(manifest_path, f"is not a sound manifest ({error}); export the network again") from error
@@ -165,14 +192,36 @@ def interface(model: ModelConfig) -> dict[str, Any]:
 
 
 def _check_manifest(manifest: Any) -> None:
-    if type(manifest["format"]) is not int or manifest["format"] != FORMAT:
-        raise ValueError(f"its format is {manifest['format']}, this version reads {FORMAT}")
-    if sorted(manifest["files"]) != sorted(file_names()):
+    """The rules of cpp_bindings/src/bundle.cc. What else the manifest says is for those who read it."""
+    _number(manifest, "format", FORMAT, FORMAT)
+    if not isinstance(manifest["files"], dict) or sorted(manifest["files"]) != sorted(file_names()):
         raise ValueError("its files are not those of a bundle")
-    if not all(isinstance(entry["sha256"], str) for entry in manifest["files"].values()):
-        raise ValueError("a file has no sha256")
+    for name, entry in manifest["files"].items():
+        if not isinstance(entry["sha256"], str) or not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
+            raise ValueError(f"{name} has no SHA-256")
+    channels = _number(manifest["input"], "channels", 1, 3)
+    if channels == 2:
+        raise ValueError("channels is 2")
+    _number(manifest["input"], "stride", 1, 1024)
+    num_embeddings = _number(manifest["codes"], "num_embeddings", 1, 1 << 24)
+    for section, key, wanted in (
+        ("input", "layout", "NCHW"),
+        ("input", "dtype", "float32"),
+        ("input", "range", [0, 255]),
+        ("codes", "layout", "NHW"),
+        ("codes", "dtype", "int32"),
+    ):
+        value = manifest[section][key]
+        if json.dumps(value) != json.dumps(wanted):
+            raise ValueError(f"{key} is {value}")
+    _number(manifest["config"]["model"], "image_channels", channels, channels)
+    _number(manifest["config"]["model"], "num_embeddings", num_embeddings, num_embeddings)
     if not isinstance(manifest["data"]["name"], str):
         raise ValueError("its data has no name")
-    for section, wanted in interface(Config.from_json(manifest["config"]).model).items():
-        if manifest[section] != wanted:
-            raise ValueError(f"its {section} does not fit its config")
+
+
+def _number(section: Any, key: str, low: int, high: int) -> int:
+    value = section[key]
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{key} is {value}")
+    return int(value)

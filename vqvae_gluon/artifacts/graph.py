@@ -9,9 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union
 
+from vqvae_gluon.artifacts.document import parse_document
 from vqvae_gluon.errors import InputError
+from vqvae_gluon.files import read_file
 
 _MAX_NODES = 1_000_000
+_MAX_BYTES = 1 << 28
+_TYPES = tuple("01234567")  # mshadow's type flags
 _WRITTEN_AS = 10901  # The version of MXNet whose form to_json writes.
 
 # Name of a node, and index of one of its outputs.
@@ -85,19 +89,12 @@ def read_graph(path: Path) -> Graph:
     Raises:
         InputError: the file is missing, is no symbol file, or its references are not sound.
     """
-    try:
-        text = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror}); export the network again") from error
-    return parse_graph(text, path)
+    return parse_graph(read_file(path, _MAX_BYTES), path)
 
 
 def parse_graph(text: Union[str, bytes], path: Path) -> Graph:
     """The graph of a symbol file's text; the path is for messages. See :func:`read_graph`."""
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(path, f"is not JSON ({error}); export the network again") from error
+    document = parse_document(text.encode() if isinstance(text, str) else text, path)
     try:
         nodes = _nodes(document)
         return Graph(Path(path), nodes, tuple((nodes[head[0]].name, head[1]) for head in document["heads"]))
@@ -120,6 +117,7 @@ def _nodes(document: Any) -> tuple[Node, ...]:
         inputs = tuple((nodes[reference[0]].name, reference[1]) for reference in row["inputs"])
         # Old versions of MXNet wrote "attr", and before that "param".
         attributes = {**row.get("param", {}), **row.get("attr", {}), **row.get("attrs", {})}
+        _check_attributes(attributes, row["name"])
         name = _unique(row["name"], taken, calls, variable=row["op"] == "null")
         node = Node(name, row["op"], attributes, inputs, tuple(row.get("subgraphs", ())))
         if node.is_variable and inputs:
@@ -127,7 +125,7 @@ def _nodes(document: Any) -> tuple[Node, ...]:
         taken.add(name)
         nodes.append(node)
     variables = [index for index, node in enumerate(nodes) if node.is_variable]
-    if sorted(document["arg_nodes"]) != variables:
+    if any(type(index) is not int for index in document["arg_nodes"]) or sorted(document["arg_nodes"]) != variables:
         raise ValueError("arg_nodes are not its variables")
     if not isinstance(document["heads"], list) or not document["heads"]:
         raise ValueError("it has no output")
@@ -147,6 +145,15 @@ def _unique(name: str, taken: set[str], calls: dict[str, int], variable: bool) -
     while f"{name}~{calls[name]}" in taken:
         calls[name] += 1
     return f"{name}~{calls[name]}"
+
+
+def _check_attributes(attributes: dict[str, Any], node: str) -> None:
+    """MXNet takes the numbers of types and storages as they come."""
+    for name, value in attributes.items():
+        if not isinstance(value, str):
+            raise ValueError(f"the attribute {name} of {node} is no text")
+        if (name == "__dtype__" and value not in _TYPES) or (name == "__storage_type__" and value != "0"):
+            raise ValueError(f"{name} of {node} is {value}")
 
 
 def _check_reference(reference: Any, limit: int) -> None:

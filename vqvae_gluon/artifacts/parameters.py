@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from vqvae_gluon.errors import InputError
+from vqvae_gluon.files import read_file
 
 # mshadow's type flags.
 DTYPES: dict[int, np.dtype] = {
@@ -34,6 +35,7 @@ _TENSOR_MAGIC = 0xF993FAC9
 _OLD_TENSOR_MAGIC = 0xF993FAC8
 _DENSE = 0
 _MAX_DIMENSIONS = 32
+_MAX_BYTES = 1 << 36
 _MAX_NAME_BYTES = 4096
 
 
@@ -47,11 +49,7 @@ def read_parameters(path: Path) -> dict[str, np.ndarray]:
         InputError: the file is missing, damaged, or holds what a Gluon export never does.
     """
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise InputError(path, f"cannot be read ({error.strerror}); export the network again") from error
-    try:
-        return _parse(data)
+        return _parse(read_file(path, _MAX_BYTES))
     except ValueError as error:
         raise InputError(path, f"is damaged: {error}; export the network again") from error
 

@@ -38,7 +38,7 @@ def check_bundles(
         images: shape (N, H, W, C) of what will be fed.
     """
     count, height, width, channels = images
-    stride = reference.config.model.stride
+    stride = reference.stride
     inputs: dict[str, dict[str, tuple[int, ...]]] = {
         "encoder": {"data": (count, channels, height, width)},
         "decoder": {"codes": (count, height // stride, width // stride)},

@@ -221,7 +221,7 @@ def bundle_specimen(name: str, bundle: Path, images: Optional[Path], directory: 
         images: directory of image files that it is fed; pictures from a seed if None.
     """
     directory.mkdir(parents=True)
-    channels = open_bundle(bundle).config.model.image_channels
+    channels = open_bundle(bundle).channels
     count, side = _BUNDLE_SIZES[channels]
     if images is None:
         originals = pictures(count, 2 * side, channels)

@@ -103,9 +103,9 @@ class PythonRuntime(Runtime):
 
     def trace_bundle(self, bundle, images, path):
         opened = open_bundle(bundle, verify=False)
-        pixels = read_images(images, opened.config.model.image_channels)
-        check_fit(pixels, opened.config.model.image_channels, str(images[0]))
-        data = to_tensor(pad_to(pixels, opened.config.model.stride))
+        pixels = read_images(images, opened.channels)
+        check_fit(pixels, opened.channels, str(images[0]))
+        data = to_tensor(pad_to(pixels, opened.stride))
         ((_, _, codes),) = self.outputs(opened.graph(ENCODER), {"data": data}, False)
         ((_, _, reconstruction),) = self.outputs(opened.graph(DECODER), {"codes": codes}, False)
         result = crop(to_images(reconstruction), *pixels.shape[1:3])

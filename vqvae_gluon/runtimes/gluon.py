@@ -41,6 +41,7 @@ class GluonGraph:
         if network.parameters:
             self._block.collect_params().load(str(network.files.params), cast_dtype=True, dtype_source="saved")
         self._block.hybridize(static_alloc=True, static_shape=True)
+        self._proved = False
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Iterator[Recorded]:
         """Run it; one output at a time.
@@ -60,7 +61,23 @@ class GluonGraph:
             for name, operator in self._names:
                 yield name, operator, outputs.pop(0).asnumpy()
         except mx.MXNetError as error:
-            raise RuntimeFailure(self._network.files.symbol, mxnet_reason(error)) from error
+            why = mxnet_reason(error)
+            # The first run of a graph is a part of its proof: what MXNet refuses there is the file's fault.
+            if self._proved or "emory" in why:
+                raise RuntimeFailure(self._network.files.symbol, why) from error
+            raise InputError(self._network.files.symbol, f"cannot be run ({why}); export the network again") from error
+        self._proved = True
+
+    def output_shapes(self, inputs: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
+        """Of the graph's outputs, for inputs of these shapes.
+
+        Raises:
+            InputError: they do not fit.
+        """
+        try:
+            return list(self._network.symbol.infer_shape_partial(**inputs)[1])
+        except mx.MXNetError as error:
+            raise InputError(self._network.files.symbol, f"shapes do not fit: {mxnet_reason(error)}") from error
 
 
 def outputs_of(network: Network, taps: bool) -> tuple["mx.sym.Symbol", list[tuple[str, str]]]:
@@ -93,12 +110,22 @@ class Predictor:
 
     def __init__(self, bundle: Bundle, batch_size: int = 256):
         self._batch_size = batch_size
-        self.channels = bundle.config.model.image_channels
-        self.stride = bundle.config.model.stride
-        self.num_embeddings = bundle.config.model.num_embeddings
+        self.channels = bundle.channels
+        self.stride = bundle.stride
+        self.num_embeddings = bundle.num_embeddings
         self.digest = bundle.digest
         self._encoder = GluonGraph(read_network(bundle.graph(ENCODER)), ["data"])
         self._decoder = GluonGraph(read_network(bundle.graph(DECODER)), ["codes"])
+        # Paddings rely on the shapes, so they are proved, at sides that are not equal.
+        images, codes = (2, self.channels, 2 * self.stride, 3 * self.stride), (2, 2, 3)
+        for stage, graph, given, wanted in (
+            (ENCODER, self._encoder, {"data": images}, codes),
+            (DECODER, self._decoder, {"codes": codes}, images),
+        ):
+            if graph.output_shapes(given) != [wanted]:
+                raise InputError(
+                    bundle.graph(stage).symbol, f"does not give {wanted} for {given}; export the network again"
+                )
 
     def encode(self, images: np.ndarray, name: str = "images") -> np.ndarray:
         """uint8 (N, H, W, C) of any size to codes int32 (N, h, w), those of the padded images
@@ -154,7 +181,11 @@ class Predictor:
     def _batched(self, graph: GluonGraph, name: str, values: np.ndarray, prepare) -> np.ndarray:
         starts = range(0, len(values), self._batch_size)
         batches = (prepare(values[i : i + self._batch_size]) for i in starts)
-        return np.concatenate([next(iter(graph.run({name: batch})))[2] for batch in batches])
+        results = []
+        for batch in batches:
+            ((_, _, result),) = graph.run({name: batch})
+            results.append(result)
+        return np.concatenate(results)
 
 
 class GluonRuntime(PythonRuntime):

@@ -1,0 +1,49 @@
+"""JSON that is looked over before it is read. The C++ side (cpp_bindings/src/document.cc) follows the same rules."""
+
+import json
+import re
+from typing import Any
+
+from vqvae_gluon.errors import InputError
+
+_MAX_DEPTH = 64
+# What a reader may use beside twice the file, and at most uses of it for each bracket, comma or colon.
+_SPARE_BYTES = 56 << 20
+_ENTRY_BYTES = 96
+_TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_BRACKET = re.compile(rb"[\[{]+|[\]}]+")
+
+
+def parse_document(data: bytes, name: object) -> Any:
+    """What a JSON text says, if it is no deeper than any of our files, and if a reader does not make more of it than
+    three times its size and 64 MiB.
+
+    Args:
+        name: what messages call it.
+
+    Raises:
+        InputError: it is not such a text.
+    """
+    bare = _TEXT.sub(b"", data)
+    try:
+        if _depth(bare) > _MAX_DEPTH:
+            raise ValueError("it is nested too deep")
+        if sum(bare.count(mark) for mark in (b"[", b"{", b",", b":")) * _ENTRY_BYTES > 2 * len(data) + _SPARE_BYTES:
+            raise ValueError("it holds too many small values")
+        document = json.loads(data.decode(), parse_constant=_refuse)
+        json.dumps(document, ensure_ascii=False).encode()  # Half of a surrogate pair is no text.
+    except (ValueError, RecursionError) as error:
+        raise InputError(name, f"is not JSON that can be read ({error}); export the network again") from error
+    return document
+
+
+def _depth(bare: bytes) -> int:
+    depth = deepest = 0
+    for run in _BRACKET.findall(bare):
+        depth = max(0, depth + (len(run) if run[:1] in b"[{" else -len(run)))
+        deepest = max(deepest, depth)
+    return deepest
+
+
+def _refuse(text: str) -> None:
+    raise ValueError(f"{text} is no JSON")

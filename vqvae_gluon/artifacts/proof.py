@@ -1,0 +1,60 @@
+"""What MXNet itself says of every node of a graph, asked before the graph is used: MXNet follows a number of an output
+or a missing input of a file into memory that is not there. The C++ side (cpp_bindings/src/network.cc) does the same."""
+
+import ctypes
+from collections.abc import Iterable
+from functools import lru_cache
+
+from vqvae_gluon.artifacts.graph import Graph, Node, Output
+from vqvae_gluon.compat import mx, mxnet_reason
+
+
+def prove(graph: Graph) -> None:
+    """Prove that every operator is known, has attributes that it can read and as many inputs as it takes, and that no
+    reference points at an output that its node does not have.
+
+    Raises:
+        ValueError: says which node is wrong.
+    """
+    counts: dict[str, float] = {}
+
+    def check(outputs: Iterable[Output]) -> None:
+        for name, number in outputs:
+            if number >= counts[name]:
+                raise ValueError(f"{name} has no output {number}")
+
+    for node in graph.nodes:
+        check(node.inputs)
+        # Control flow has as many as its subgraph gives, which MXNet does not tell of a node alone.
+        counts[node.name] = float("inf") if node.subgraphs else 1 if node.is_variable else _outputs(node)
+    check(graph.outputs)
+
+
+def _outputs(node: Node) -> int:
+    try:
+        outputs, inputs = _alone(node.operator, tuple(node.attributes.items()))
+    except mx.MXNetError as error:
+        raise ValueError(f"{node.name}: {mxnet_reason(error)}") from error
+    if inputs != len(node.inputs):
+        raise ValueError(f"{node.name}: {node.operator} takes {inputs} inputs, not {len(node.inputs)}")
+    return outputs
+
+
+@lru_cache(maxsize=4096)
+def _alone(operator: str, attributes: tuple[tuple[str, str], ...]) -> tuple[int, int]:
+    """How many outputs and inputs an operator has. Without inputs it is given a variable for each that it takes."""
+    library, check = mx.base._LIB, mx.base.check_call
+    handle, symbol = ctypes.c_void_p(), ctypes.c_void_p()
+    check(library.NNGetOpHandle(operator.encode(), ctypes.byref(handle)))
+    texts = ctypes.c_char_p * len(attributes)
+    keys = texts(*(key.encode() for key, _ in attributes))
+    values = texts(*(value.encode() for _, value in attributes))
+    check(library.MXSymbolCreateAtomicSymbol(handle, len(attributes), keys, values, ctypes.byref(symbol)))
+    try:
+        outputs, inputs, names = ctypes.c_uint(), ctypes.c_uint(), ctypes.POINTER(ctypes.c_char_p)()
+        check(library.MXSymbolGetNumOutputs(symbol, ctypes.byref(outputs)))
+        check(library.MXSymbolCompose(symbol, b"node", 0, None, None))
+        check(library.NNSymbolListInputNames(symbol, 0, ctypes.byref(inputs), ctypes.byref(names)))
+    finally:
+        library.MXSymbolFree(symbol)
+    return outputs.value, inputs.value
