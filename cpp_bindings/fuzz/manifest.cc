@@ -7,6 +7,7 @@ void check(const vqvae::Bytes& bytes) {
   require(manifest.channels == 1 || manifest.channels == 3, "images are gray or colour");
   require(manifest.stride >= 1 && manifest.stride <= 1024, "the stride is within its limits");
   require(manifest.num_embeddings >= 1 && manifest.num_embeddings <= 1 << 24, "the codebook is within its limits");
+  require(manifest.digests.size() == 4, "there is a digest for every file");
 }
 
 std::size_t budget(const vqvae::Bytes& bytes) { return parser_budget(bytes); }

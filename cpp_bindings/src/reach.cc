@@ -118,7 +118,7 @@ class Walk {
     const std::optional<Grid>& last = grids_[graph_.outputs[0].first];
     if (!last) return std::nullopt;
     Reach reach{last->down, last->up, 0, 0};
-    for (const std::size_t side : {0, 1}) {
+    for (const std::size_t side : {std::size_t{0}, std::size_t{1}}) {
       // Somewhere far from the beginning, at a place where all grids have a step.
       const std::int64_t begin = unit_ * kMaxExtent;
       const Span needed = ask(side, {begin / last->down * last->up, (begin + unit_) / last->down * last->up});
