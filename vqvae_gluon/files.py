@@ -26,9 +26,12 @@ _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, synced: bool = True) -> Iterator[IO[bytes]]:
     """Open a file for writing that appears under its name only when it is whole and on the disk. Where the file system
     can, it has no name until then, so that nothing is left of it whenever the process is ended.
+
+    Args:
+        synced: wait for the disk; not needed for files that another one makes valid.
 
     Raises:
         OSError: it cannot be written; it names the file.
@@ -40,7 +43,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
         with _naming(path, unless_named=True), file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if synced:
+                os.fsync(file.fileno())
             with _naming(path):
                 name = _link(file.fileno(), path) if name is None else name
         if name is not None:

@@ -138,6 +138,20 @@ def require_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]
         raise InputError(network.files.params, f"{findings[0]}; export the network again")
 
 
+def output_shapes(
+    network: Network, symbol: "mx.sym.Symbol", input_shapes: Mapping[str, tuple[int, ...]]
+) -> list[tuple[int, ...]]:
+    """Of a symbol of this network, for inputs of these shapes; empty ones are not known.
+
+    Raises:
+        InputError: they do not fit.
+    """
+    try:
+        return list(symbol.infer_shape_partial(**input_shapes)[1] or ())
+    except mx.MXNetError as error:
+        raise InputError(network.files.symbol, f"shapes do not fit: {mxnet_reason(error)}") from error
+
+
 def _shape_findings(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> list[Finding]:
     symbol = network.symbol
     known = {name: shape for name, shape in input_shapes.items() if shape and name in symbol.list_inputs()}

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 
-from vqvae_gluon.artifacts.binding import Network
+from vqvae_gluon.artifacts.binding import Network, output_shapes
 from vqvae_gluon.artifacts.graph import Graph, Node, Output
 
 # Operators that make numbers of their own, float32 where nothing is said.
@@ -137,10 +137,10 @@ def output_bytes(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> dic
     """
     internals = network.symbol.get_internals()
     known = {name: shape for name, shape in shapes.items() if name in network.symbol.list_inputs()}
-    _, found, _ = internals.infer_shape_partial(**known)
+    found = output_shapes(network, internals, known)
     owners = [node.name for node in network.graph.nodes for _ in range(network.visible[node.name])]
     sizes = dict.fromkeys(owners, 0)
-    for name, shape in zip(owners, found or ()):
+    for name, shape in zip(owners, found):
         sizes[name] += max(0, math.prod(shape)) * np.dtype(np.float32).itemsize if shape else 0
     return sizes
 

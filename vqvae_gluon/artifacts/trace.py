@@ -12,7 +12,7 @@ import numpy as np
 
 from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import InputError, RuntimeFailure
-from vqvae_gluon.files import read_npy, write_npy
+from vqvae_gluon.files import atomic_write, read_npy, write_npy
 
 FORMAT = 1
 INDEX = "trace.json"
@@ -145,7 +145,7 @@ class TraceWriter:
         file = None
         if self._keep is None or name in self._keep:
             file = self._path / f"{len(self._rows):05d}.npy"
-            with open(file, "wb") as handle:
+            with atomic_write(file, synced=False) as handle:
                 write_npy(handle, values)
         finite = nonfinite(values)
         node = TraceNode(stage, name, operator, values.shape, values.dtype.name, _digest(values), finite, file)
@@ -159,7 +159,8 @@ class TraceWriter:
             "environment": self._environment,
             "nodes": list(self._rows.values()),
         }
-        (self._path / INDEX).write_text(json.dumps(index, indent=1) + "\n")
+        with atomic_write(self._path / INDEX) as handle:
+            handle.write(f"{json.dumps(index, indent=1)}\n".encode())
         return open_trace(self._path)
 
 

@@ -8,7 +8,7 @@ from typing import Optional
 
 import numpy as np
 
-from vqvae_gluon.artifacts.binding import Network
+from vqvae_gluon.artifacts.binding import Network, output_shapes
 from vqvae_gluon.artifacts.trace import INDEX, open_trace
 from vqvae_gluon.data.images import find_images, read_images, to_tensor
 from vqvae_gluon.errors import InputError, UsageError
@@ -148,6 +148,7 @@ def _random(network: Network, spec: InputSpec, count: int, generator: np.random.
 
 
 def _zeros(network: Network, labels: list[str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    output_shapes(network, network.symbol, shapes)  # What does not fit is told here.
     found, _, _ = network.symbol.infer_shape_partial(**shapes)
     inferred = dict(zip(network.symbol.list_arguments(), found or ()))
     for name in labels:

@@ -6,7 +6,7 @@ from typing import Optional
 
 import numpy as np
 
-from vqvae_gluon.artifacts.binding import Network, read_network, require_binding
+from vqvae_gluon.artifacts.binding import Network, output_shapes, read_network, require_binding
 from vqvae_gluon.artifacts.bundle import Bundle, GraphFiles
 from vqvae_gluon.artifacts.codes import Codes
 from vqvae_gluon.compat import mx, mxnet_reason
@@ -74,10 +74,7 @@ class GluonGraph:
         Raises:
             InputError: they do not fit.
         """
-        try:
-            return list(self._network.symbol.infer_shape_partial(**inputs)[1])
-        except mx.MXNetError as error:
-            raise InputError(self._network.files.symbol, f"shapes do not fit: {mxnet_reason(error)}") from error
+        return output_shapes(self._network, self._network.symbol, inputs)
 
 
 def outputs_of(network: Network, taps: bool) -> tuple["mx.sym.Symbol", list[tuple[str, str]]]:
