@@ -17,7 +17,8 @@ import numpy as np
 from vqvae_gluon.errors import InputError
 
 _CHUNK = 1 << 20
-NPY_MAGIC = b"\x93NUMPY\1\0"
+NPY_MAGIC = b"\x93NUMPY"
+_NPY_VERSION = NPY_MAGIC + b"\1\0"
 _NPY_HEADER = re.compile(rb"\s*\{'descr': '([^']{2,8})', 'fortran_order': False, 'shape': \(([0-9, ]{0,400})\), \}\s*")
 _NPY_TYPES = ("<f4", "<f8", "<f2", "|u1", "<i4", "|i1", "<i8", "|b1")  # MXNet's.
 _MAX_NPY_HEADER_BYTES = 4096
@@ -94,7 +95,7 @@ def read_npy(path: Path) -> np.ndarray:
             raise InputError(path, "does not exist or is no file")
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size
-            begin = file.read(len(NPY_MAGIC) + 2 + _MAX_NPY_HEADER_BYTES)
+            begin = file.read(len(_NPY_VERSION) + 2 + _MAX_NPY_HEADER_BYTES)
         dtype, shape, offset = _parse_npy_header(begin, size)
         if not math.prod(shape):
             return np.zeros(shape, dtype)
@@ -123,9 +124,9 @@ def parse_npy(data: bytes, name) -> np.ndarray:
 
 def _parse_npy_header(begin: bytes, file_size: int) -> tuple[np.dtype, tuple[int, ...], int]:
     """Type, shape and place of the values of a file that begins so."""
-    if not begin.startswith(NPY_MAGIC) or len(begin) < len(NPY_MAGIC) + 2:
+    if not begin.startswith(_NPY_VERSION) or len(begin) < len(_NPY_VERSION) + 2:
         raise ValueError("it does not begin as version 1.0 does")
-    offset = len(NPY_MAGIC) + 2
+    offset = len(_NPY_VERSION) + 2
     size = int.from_bytes(begin[offset - 2 : offset], "little")
     if size > _MAX_NPY_HEADER_BYTES or size > file_size - offset:
         raise ValueError("its header is cut off")

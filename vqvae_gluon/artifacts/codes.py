@@ -99,10 +99,10 @@ def parse_codes(data: bytes, name) -> Codes:
         size = min(_AT_ONCE, total - start) * bits
         unpacked = np.unpackbits(part, bitorder="little")
         values[start : start + _AT_ONCE] = unpacked[:size].reshape(-1, bits) @ weights
-        if unpacked[size:].any():
-            raise _unreadable(name, "bits are set behind its last code")
     if values.max() >= num_embeddings:
         raise _unreadable(name, "a code is not in its codebook")
+    if unpacked[size:].any():
+        raise _unreadable(name, "bits are set behind its last code")
     return Codes(values.reshape(count, rows, columns), height, width, num_embeddings, bundle.hex())
 
 
