@@ -13,12 +13,14 @@
 
 #include "vqvae/error.hpp"
 #include "vqvae/fusion.hpp"
+#include "vqvae/threads.hpp"
 
 namespace vqvae::mxnet {
 namespace {
 
 constexpr const char* kLibrary = "libmxnet.so";
 constexpr const char* kPathVariable = "MXNET_LIBRARY_PATH";
+constexpr const char* kThreadsVariable = "OMP_NUM_THREADS";
 
 // What to open. A name without a directory is searched for by the dynamic linker.
 std::string library_path() {
@@ -29,27 +31,29 @@ std::string library_path() {
   return (std::filesystem::is_directory(path, error) ? path / kLibrary : path).string();
 }
 
-// Many threads that use MXNet, or one that changes what it reads. Who waits to change comes before who came later.
+// A mutex for many threads that use MXNet, or one that changes what it reads. Who waits to be alone comes before who
+// came later.
 class Gate {
  public:
-  void enter() {
-    const std::lock_guard<std::mutex> turn(turn_);
+  void lock_shared() {
+    const std::scoped_lock turn(turn_);
     users_.lock_shared();
   }
-  void leave() { users_.unlock_shared(); }
-  void enter_alone() {
-    const std::lock_guard<std::mutex> turn(turn_);
+  void unlock_shared() { users_.unlock_shared(); }
+  void lock() {
+    const std::scoped_lock turn(turn_);
     users_.lock();
   }
-  void leave_alone() { users_.unlock(); }
+  void unlock() { users_.unlock(); }
 
  private:
   std::mutex turn_;
   std::shared_mutex users_;
 };
 
-Gate gate;                // NOLINT(cppcoreguidelines-avoid-non-const-global-variables)
-thread_local int inside;  // How often this thread has entered.
+Gate gate;                   // NOLINT(cppcoreguidelines-avoid-non-const-global-variables)
+thread_local int inside;     // How often this thread has entered.
+const char* loaded_threads;  // OMP_NUM_THREADS as libmxnet found it; null while it is not loaded. By the gate.
 
 constexpr int kKeepWhatIsSet = 0;
 constexpr int kReplace = 1;
@@ -57,7 +61,7 @@ constexpr int kReplace = 1;
 void use_all_processors() {
   cpu_set_t set;
   if (sched_getaffinity(0, sizeof set, &set) == 0) {
-    setenv("OMP_NUM_THREADS", std::to_string(CPU_COUNT(&set)).c_str(), kKeepWhatIsSet);
+    setenv(kThreadsVariable, std::to_string(CPU_COUNT(&set)).c_str(), kKeepWhatIsSet);
   }
 }
 
@@ -81,22 +85,24 @@ std::string reason(const std::string& message) {
   return last;
 }
 
-// Variables that MXNet reads once, when it is loaded.
-void prepare_environment() {
-  gate.enter_alone();
+// Open the library; it reads its variables.
+void* open() {
+  const std::scoped_lock alone(gate);
   use_all_processors();
   setenv("MXNET_SUBGRAPH_VERBOSE", "0", kKeepWhatIsSet);  // The executor would tell standard error that it fuses.
-  gate.leave_alone();
-}
-
-Api load() {
-  prepare_environment();
-  const std::string path = library_path();
-  void* library = dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
+  void* library = dlopen(library_path().c_str(), RTLD_LAZY | RTLD_LOCAL);
   if (library == nullptr) {
     throw RuntimeFailure(kLibrary, std::string("could not be loaded (") + dlerror() + "); set " + kPathVariable +
                                        " to the file of MXNet 1.9.1");
   }
+  const char* threads = std::getenv(kThreadsVariable);
+  static const std::string kept = threads == nullptr ? "" : threads;
+  loaded_threads = kept.c_str();
+  return library;
+}
+
+Api load() {
+  void* library = open();
   Api api;
 #define VQVAE_RESOLVE(name) resolve(library, #name, &api.name);
   VQVAE_MXNET_FUNCTIONS(VQVAE_RESOLVE)
@@ -104,7 +110,7 @@ Api load() {
   // MXNet's oldest operators (SliceChannel, InstanceNorm, ...) are not registered whole until they are listed.
   std::uint32_t size = 0;
   const char** operators = nullptr;
-  if (api.MXListAllOpNames(&size, &operators) != 0) throw RuntimeFailure(path, reason(api.MXGetLastError()));
+  if (api.MXListAllOpNames(&size, &operators) != 0) throw RuntimeFailure(kLibrary, reason(api.MXGetLastError()));
   return api;
 }
 
@@ -116,32 +122,31 @@ const Api& api() {
 }
 
 SteadyEnvironment::SteadyEnvironment() {
-  if (inside == 0) gate.enter();
+  if (inside == 0) gate.lock_shared();
   ++inside;
 }
 SteadyEnvironment::~SteadyEnvironment() {
-  if (--inside == 0) gate.leave();
+  if (--inside == 0) gate.unlock_shared();
 }
 
-Binding::Binding(bool fuse) {
-  api();
+Binding::Binding(bool fuse) : api_(api()) {
   if (inside != 0) throw std::logic_error("a graph is bound while MXNet is in use");
-  gate.enter_alone();
+  gate.lock();
   ++inside;
   set_ = !fuse && !fusion_is_chosen();
   if (!set_) return;
-  api().MXNDArrayWaitAll();  // Arrays that were freed may still be on their way.
+  api_.MXNDArrayWaitAll();  // Arrays that were freed may still be on their way.
   // NONE would do, too, but MXNet writes a line about it to standard error every time. This back end of its own fuses
   // what it is told to, and is told nothing.
   setenv(kFusionVariable, "default", kReplace);
 }
 Binding::~Binding() {
   if (set_) {
-    api().MXNDArrayWaitAll();
+    api_.MXNDArrayWaitAll();
     unsetenv(kFusionVariable);
   }
   --inside;
-  gate.leave_alone();
+  gate.unlock();
 }
 
 std::string last_error() { return reason(api().MXGetLastError()); }
@@ -190,3 +195,19 @@ std::vector<Array> take(NDArrayHandle* handles, std::size_t count, const std::st
 }
 
 }  // namespace vqvae::mxnet
+
+namespace vqvae {
+
+void use_threads(int count) {
+  if (count < 1) throw UsageError("threads", "are " + std::to_string(count) + "; give at least 1");
+  const std::string wanted = std::to_string(count);
+  const std::scoped_lock alone(mxnet::gate);
+  if (mxnet::loaded_threads == nullptr) {
+    setenv(mxnet::kThreadsVariable, wanted.c_str(), mxnet::kReplace);
+  } else if (wanted != mxnet::loaded_threads) {
+    throw UsageError("threads", std::string("are ") + mxnet::loaded_threads +
+                                    " for the whole process since MXNet was loaded; they cannot be " + wanted);
+  }
+}
+
+}  // namespace vqvae

@@ -112,6 +112,7 @@ class Binding {
   ~Binding();
 
  private:
+  const Api& api_;
   bool set_;
 };
 

@@ -48,6 +48,7 @@ class Predict final : public Runner {
     }
     check(api().MXPredForward(predictor_.get()), bound_.file);
     std::vector<Tensor> outputs;
+    outputs.reserve(outputs_);
     for (std::uint32_t i = 0; i < outputs_; ++i) outputs.push_back(output(i));
     return outputs;
   }

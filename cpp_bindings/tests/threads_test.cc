@@ -84,6 +84,7 @@ vqvae::Bytes run_misfused(vqvae::Fusion fusion) {
 void in_threads(int count, const std::function<void(int)>& function) {
   std::atomic<int> waiting{count};
   std::vector<std::thread> threads;
+  threads.reserve(static_cast<std::size_t>(count));
   for (int i = 0; i < count; ++i) {
     threads.emplace_back([&, i] {
       for (--waiting; waiting > 0;) std::this_thread::yield();
@@ -178,9 +179,9 @@ TEST_CASE("while one thread binds without fusion the others neither read the env
     }
   });
   watched = false;
-  CHECK(wrongs == 0);
-  CHECK(changes == 24);  // Two threads, six times, on and off.
-  CHECK(reads_meanwhile == 0);
+  CHECK(wrongs.load() == 0);
+  CHECK(changes.load() == 24);  // Two threads, six times, on and off.
+  CHECK(reads_meanwhile.load() == 0);
 }
 
 TEST_CASE("a function that is handed an output may run another network") {
