@@ -83,11 +83,11 @@ Manifest check_manifest(const Json& document) {
   return manifest;
 }
 
-Export make_export(const Bytes& symbol, const std::filesystem::path& symbol_path, Bytes params,
+Export make_export(const Bytes& symbol, const std::filesystem::path& symbol_path, const Bytes& params,
                    const std::filesystem::path& params_path) {
   Graph graph = parse_graph(symbol, symbol_path.string());
   Parameters parameters = parse_parameters(params, params_path.string());
-  return {std::move(graph), std::move(parameters), params_path.string(), std::move(params)};
+  return {std::move(graph), std::move(parameters), params_path.string()};
 }
 
 void require_finite(const Export& network) {

@@ -24,7 +24,7 @@ struct Parameter {
 struct Bound {
   std::string file;                             // Of the graph, for messages.
   std::map<std::string, Parameter> parameters;  // Arguments and auxiliary states, by the graph's names.
-  Bytes params;                                 // The parameter file that was proved; for predict alone.
+  Bytes params;                                 // A parameter file of them; for predict alone.
 };
 
 // What is fed, by name. All that the graph takes and that is no parameter is in it, and nothing else.

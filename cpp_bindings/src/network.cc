@@ -1,5 +1,7 @@
 #include "vqvae/network.hpp"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <cstring>
 #include <limits>
@@ -155,11 +157,6 @@ class Network::Impl {
     plain_.fuse = fuse_;
     tapped_.fuse = fusion == Fusion::kMXNet;
     bound_.file = std::move(network.graph.name);
-    if (engine_ == Engine::kPredict) {
-      bound_.params = std::move(network.params_bytes);
-    } else {
-      network.params_bytes = {};  // Not needed while the tensors are copied.
-    }
     const mxnet::InUse use;
     SymbolHandle handle = nullptr;
     if (api().MXSymbolCreateFromJSON(json_.c_str(), &handle) != 0) {
@@ -179,7 +176,11 @@ class Network::Impl {
         throw misfit("parameter unknown", name, "the file holds it, the graph does not take it");
       }
     }
+    if (engine_ == Engine::kPredict) bound_.params = parameters_bytes(std::move(network.parameters));
     name_outputs();
+#ifdef __GLIBC__
+    malloc_trim(0);  // The file's bytes are not held beside what MXNet makes of them.
+#endif
   }
 
   Estimate estimate(const NamedShapeMap& inputs) const {
@@ -226,7 +227,7 @@ class Network::Impl {
     return {params_file_, cause + ": " + parameter + ": " + why + "; export the network again"};
   }
 
-  // Move the parameters that the graph wants under this prefix into MXNet.
+  // Move the parameters that the graph wants under this prefix into MXNet; predict reads them as a file.
   void bind(const std::string& prefix, const std::vector<std::string>& wanted, Parameters* parameters,
             const std::vector<std::string>& inputs) {
     for (const std::string& name : wanted) {
@@ -238,9 +239,10 @@ class Network::Impl {
                      elsewhere ? "the graph takes it as " + prefix : "the graph takes it, the file does not hold it");
       }
       taken_.insert(found->first);
-      const Tensor tensor = std::move(found->second);
+      Tensor& tensor = found->second;
       mxnet::Array array = engine_ == Engine::kPredict ? nullptr : mxnet::to_array(tensor);
       bound_.parameters.emplace(name, Parameter{tensor.dtype, tensor.shape, std::move(array)});
+      if (engine_ != Engine::kPredict) Bytes().swap(tensor.data);  // Nobody needs it any more.
     }
   }
 

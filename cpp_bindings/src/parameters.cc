@@ -14,6 +14,7 @@ constexpr std::uint64_t kFileMagic = 0x112;
 constexpr std::uint32_t kTensorMagic = 0xF993FAC9;
 constexpr std::uint32_t kOldTensorMagic = 0xF993FAC8;  // Until MXNet 0.12; has no storage type.
 constexpr std::int32_t kDense = 0;
+constexpr std::int32_t kCpu = 1;  // The device.
 constexpr std::int32_t kMaxDimensions = 32;
 constexpr std::uint64_t kMaxNameBytes = 4096;
 // The least that a tensor and a name take.
@@ -128,6 +129,40 @@ Parameters parse_parameters(const Bytes& bytes, const std::string& name) {
   }
   if (reader.left() > 0) throw reader.damaged(std::to_string(reader.left()) + " bytes follow its end");
   return parameters;
+}
+
+Bytes parameters_bytes(Parameters parameters) {
+  std::size_t size = 4 * sizeof(std::uint64_t);
+  for (const auto& [name, tensor] : parameters) {
+    size +=
+        kMinTensorBytes + tensor.shape.size() * sizeof(std::int64_t) + tensor.data.size() + kMinNameBytes + name.size();
+  }
+  Bytes bytes;
+  bytes.reserve(size);
+  const auto put = [&bytes](auto value) {
+    const auto* first = reinterpret_cast<const std::uint8_t*>(&value);
+    bytes.insert(bytes.end(), first, first + sizeof value);
+  };
+  put(kFileMagic);
+  put(std::uint64_t{0});
+  put(static_cast<std::uint64_t>(parameters.size()));
+  for (auto& [name, tensor] : parameters) {
+    put(kTensorMagic);
+    put(kDense);
+    put(static_cast<std::int32_t>(tensor.shape.size()));
+    for (const std::int64_t extent : tensor.shape) put(extent);
+    put(kCpu);
+    put(std::int32_t{0});
+    put(static_cast<std::int32_t>(tensor.dtype));
+    bytes.insert(bytes.end(), tensor.data.begin(), tensor.data.end());
+    Bytes().swap(tensor.data);
+  }
+  put(static_cast<std::uint64_t>(parameters.size()));
+  for (const auto& [name, tensor] : parameters) {
+    put(static_cast<std::uint64_t>(name.size()));
+    bytes.insert(bytes.end(), name.begin(), name.end());
+  }
+  return bytes;
 }
 
 }  // namespace vqvae

@@ -24,7 +24,6 @@ struct Export {
   Graph graph;
   Parameters parameters;
   std::string params_name;  // Of the parameter file, for messages.
-  Bytes params_bytes;       // What the parameters were parsed from, for an engine that reads the file itself.
 };
 
 // Read a plain Gluon export. Throws InputError.

@@ -15,6 +15,9 @@ using Parameters = std::map<std::string, Tensor>;
 // Parse a file's bytes. The name is for messages. Throws InputError.
 Parameters parse_parameters(const Bytes& bytes, const std::string& name);
 
+// A whole file. The tensors are let go of one by one, as they are written.
+Bytes parameters_bytes(Parameters parameters);
+
 }  // namespace vqvae
 
 #endif  // VQVAE_PARAMETERS_HPP_

@@ -1,0 +1,71 @@
+"""A large photograph through `reconstruct`, at once and in tiles: the same bytes, and what each costs.
+
+    python benchmarks/tiles.py
+    python benchmarks/tiles.py --bundle photos --photo holiday.jpg --memory 256 --memory 1024
+
+Without --photo a picture of 24 megapixels is made up, from a seed. At once it takes about 15 GB of memory.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from vqvae_gluon.runtimes.cpp import find_binary
+
+ROOT = Path(__file__).resolve().parents[1]
+AT_ONCE = 1 << 17  # MiB
+
+
+def photograph(height: int, width: int) -> PIL.Image.Image:
+    """Coarse and fine structure and noise, in colour."""
+    generator = np.random.default_rng(3)
+    pixels = generator.normal(0, 5, (height, width, 3)).astype(np.float32)
+    for grain in (400, 100, 25):
+        coarse = generator.integers(0, 256, (height // grain + 2, width // grain + 2, 3), dtype=np.uint8)
+        pixels += np.asarray(PIL.Image.fromarray(coarse).resize((width, height), PIL.Image.Resampling.BICUBIC)) / 3
+    return PIL.Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def run(bundle: Path, photo: Path, memory: int, output: Path) -> tuple[float, float, bytes]:
+    """Seconds, MiB of memory at most, and the bytes of the codes and of the picture."""
+    command = [str(find_binary()), "--bundle", str(bundle), "--memory", str(memory), "--quiet"]
+    start = time.perf_counter()
+    process = subprocess.Popen([*command, "--codes", f"{output}.npy", "--output", str(output), str(photo)])
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"tiles.py: error: reconstruct ended with status {os.waitstatus_to_exitcode(status)}")
+    written = Path(f"{output}.npy").read_bytes() + (output / f"{photo.stem}.png").read_bytes()
+    return time.perf_counter() - start, usage.ru_maxrss / 1024, written
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, default=ROOT / "pretrained" / "mnist")
+    parser.add_argument("--photo", type=Path, help="a PNG or JPEG file")
+    parser.add_argument("--memory", type=int, action="append", help="MiB; several times (default: 128, 512, 2048)")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vqvae-tiles.") as name:
+        directory = Path(name)
+        photo = options.photo or directory / "photograph.jpg"
+        if options.photo is None:
+            photograph(4000, 6000).save(photo, quality=92)
+        print(f"{'memory':>10} {'seconds':>8} {'peak MiB':>9}  bytes")
+        seconds, peak, whole = run(options.bundle, photo, AT_ONCE, directory / "whole")
+        print(f"{'at once':>10} {seconds:8.1f} {peak:9.0f}")
+        equal = True
+        for memory in options.memory or (128, 512, 2048):
+            seconds, peak, tiled = run(options.bundle, photo, memory, directory / f"tiled-{memory}")
+            equal = equal and tiled == whole
+            print(f"{memory:6} MiB {seconds:8.1f} {peak:9.0f}  {'equal' if tiled == whole else 'DIFFERENT'}")
+    return 0 if equal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
