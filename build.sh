@@ -9,7 +9,13 @@ usage: bash build.sh [COMMAND]
 
   (none)  first light: set up, train a short schedule, export, build the C++ side, reconstruct
           64 test digits with both, compare layer by layer, and say where the pictures are
-  test    set up what is missing (a Chromium for the report's page, too), then run pytest and ctest
+  test    set up what is missing (a Chromium for the report's page, too), then run pytest, ctest,
+          'sanitize' and 'fuzz'; with words for pytest, such as '-k words', pytest and ctest alone
+  sanitize
+          run ctest under AddressSanitizer and UndefinedBehaviorSanitizer, then under
+          ThreadSanitizer, and damaged files through the program
+  fuzz [SECONDS]
+          run the fuzz targets, each for a fixed count, or for SECONDS from where it was stopped
   train   the full schedule of the mnist preset, 100 epochs; goes on where it was stopped.
           Flags of 'vqvae-gluon train' may follow
   cpp     build the C++ side alone
@@ -86,6 +92,15 @@ setup_cpp() {
   [ ${#missing[@]} -eq 0 ] || install_packages "${missing[@]}"
 }
 
+# clang with libFuzzer.
+setup_fuzz() {
+  local target='extern "C" int LLVMFuzzerTestOneInput(const char*, long) { return 0; }'
+  if ! command -v clang++ >/dev/null ||
+    ! echo "$target" | clang++ -x c++ - -fsanitize=fuzzer,address -o /dev/null 2>/dev/null; then
+    install_packages clang libclang-rt-dev
+  fi
+}
+
 # The browser in which the tests look at the report.
 setup_browser() {
   local name
@@ -97,14 +112,19 @@ setup_browser() {
   install_packages chromium
 }
 
-build_cpp() {
-  local generator=()
+# Configure a tree of the C++ side: its directory, what else CMake is told.
+configure_cpp() {
+  local tree=$1 generator=()
   setup_cpp
-  if [ ! -e "$CPP/build/CMakeCache.txt" ]; then
-    say "Building the C++ side"
+  if [ ! -e "$CPP/$tree/CMakeCache.txt" ]; then
+    say "Building the C++ side ($CPP/$tree)"
     command -v ninja >/dev/null && generator=(-G Ninja)
   fi
-  cmake -S "$CPP" -B "$CPP/build" "${generator[@]}" -DPython3_EXECUTABLE="$PWD/$VENV/bin/python" >/dev/null
+  cmake -S "$CPP" -B "$CPP/$tree" "${generator[@]}" -DPython3_EXECUTABLE="$PWD/$VENV/bin/python" "${@:2}" >/dev/null
+}
+
+build_cpp() {
+  configure_cpp build
   cmake --build "$CPP/build" --parallel "$(nproc)" >&2
 }
 
@@ -142,6 +162,46 @@ run_tests() {
   "$VENV/bin/python" -m pytest parity_tests "$@"
   say "ctest"
   (cd "$CPP/build" && ctest --output-on-failure --no-tests=error)
+  if [ $# -eq 0 ]; then
+    sanitize
+    fuzz
+  fi
+}
+
+sanitize() {
+  local preset
+  setup_python test
+  for preset in asan tsan; do
+    configure_cpp "build-$preset" --preset "$preset"
+    cmake --build "$CPP/build-$preset" --parallel "$(nproc)" >&2
+    say "ctest ($preset)"
+    (cd "$CPP/build-$preset" && ctest --output-on-failure --no-tests=error)
+  done
+  say "Damaged files through the program under AddressSanitizer"
+  VQVAE_SANITIZED=1 ASAN_OPTIONS=detect_leaks=0 VQVAE_RECONSTRUCT="$PWD/$CPP/build-asan/reconstruct" \
+    "$VENV/bin/python" parity_tests/mutations.py --program cpp --count 180
+}
+
+# What is found stays in cpp_bindings/build-fuzz/found, and is run by giving the file to the target.
+fuzz() {
+  local seconds=${1:-} tree=$CPP/build-fuzz target name words
+  setup_python test
+  setup_fuzz
+  configure_cpp build-fuzz --preset fuzz
+  cmake --build "$tree" --parallel "$(nproc)" --target fuzz >&2
+  "$VENV/bin/python" "$CPP/fuzz/seeds.py" "$tree/seeds"
+  mkdir -p "$tree/found"
+  for target in "$tree"/fuzz/fuzz_*; do
+    name=${target##*/fuzz_}
+    words=(-max_len=8192 -runs=20000 -seed=1)
+    if [ -n "$seconds" ]; then
+      mkdir -p "$tree/corpus/$name"
+      words=(-max_len=65536 -max_total_time="$seconds" "$tree/corpus/$name")
+    fi
+    say "fuzz $name"
+    "$target" -timeout=5 -malloc_limit_mb=256 -rss_limit_mb=2048 -dict="$CPP/fuzz/$name.dict" -verbosity=0 -print_final_stats=1 \
+      -artifact_prefix="$tree/found/$name-" "${words[@]}" "$tree/seeds/$name"
+  done
 }
 
 train() {
@@ -153,7 +213,7 @@ lint() {
   local sources
   setup_python dev
   build_cpp
-  mapfile -t sources < <(find "$CPP"/include "$CPP"/src "$CPP"/tools "$CPP"/tests -name '*.hpp' -o -name '*.cc')
+  mapfile -t sources < <(find "$CPP"/{include,src,tools,tests,fuzz} -name '*.hpp' -o -name '*.cc')
   "$VENV/bin/ruff" check .
   "$VENV/bin/ruff" format --check .
   "$VENV/bin/mypy"
@@ -172,6 +232,8 @@ case "${1:-}" in
     build_cpp
     ;;
   lint) lint ;;
+  sanitize) sanitize ;;
+  fuzz) fuzz "${@:2}" ;;
   setup)
     setup_python test
     setup_cpp
