@@ -44,7 +44,7 @@ class Half {
 
   // `shapes` gives the shapes of the input and the output for a number of latent pixels.
   Half(Export files, const char* input, std::size_t first_side, std::int64_t in, std::int64_t out, Shapes shapes,
-       Engine engine, Fusion fusion, std::size_t memory_limit)
+       Engine engine, Fusion fusion, std::size_t memory_limit, bool prove)
       : name_(files.graph.name),
         input_(input),
         in_(in),
@@ -52,7 +52,10 @@ class Half {
         shapes_(std::move(shapes)),
         memory_limit_(memory_limit),
         reach_(find_reach(files.graph, input, first_side)),
+        prove_(prove),
         network_(std::move(files), {input}, engine, fusion) {
+    if (reach_ && (reach_->down * out_ != in_ * reach_->up)) reach_.reset();
+    if (!prove_) return;
     // Tiles and paddings rely on the shapes, so they are proved, at sides that are not equal.
     constexpr Size kSome = {2, 2, 3};
     const std::vector<Shape> outputs = estimate(kSome).outputs;
@@ -61,7 +64,6 @@ class Half {
       throw InputError(name_, "gives " + (outputs.empty() ? "nothing" : to_string(outputs[0])) + " for " +
                                   to_string(given) + ", not " + to_string(wanted) + "; export the network again");
     }
-    if (reach_ && (reach_->down * out_ != in_ * reach_->up)) reach_.reset();
   }
 
   Network& network() { return network_; }
@@ -70,7 +72,9 @@ class Half {
   Tensor run(const Tensor& in, DType dtype, const Size& size) {
     std::vector<Tensor> outputs = network_.run({{input_, in}});
     const Shape wanted = shapes_(size).second;
-    if (outputs.size() != 1 || outputs[0].dtype != dtype || outputs[0].shape != wanted) {
+    const bool fits = outputs.size() == 1 && outputs[0].dtype == dtype && outputs[0].shape.size() == wanted.size() &&
+                      (!prove_ || outputs[0].shape == wanted);
+    if (!fits) {
       throw InputError(name_, std::string("does not give ") + dtype_name(dtype) + " " + to_string(wanted) +
                                   "; export the network again");
     }
@@ -162,6 +166,7 @@ class Half {
   Shapes shapes_;
   std::size_t memory_limit_;
   std::optional<Reach> reach_;  // None if it cannot be run in tiles.
+  bool prove_;
   Network network_;
   Size whole_;  // What was asked for last, and the part that fits.
   Size part_;
@@ -171,7 +176,7 @@ class Half {
 
 class Predictor::Impl {
  public:
-  Impl(Bundle bundle, Engine engine, Fusion fusion, std::size_t memory_limit)
+  Impl(Bundle bundle, Engine engine, Fusion fusion, std::size_t memory_limit, bool prove)
       : channels(bundle.channels),
         stride(bundle.stride),
         num_embeddings(bundle.num_embeddings),
@@ -179,11 +184,11 @@ class Predictor::Impl {
         encoder_(
             std::move(bundle.encoder), kImagesInput, kFirstSideOfImages, stride, 1,
             [this](const Size& size) { return std::make_pair(image_shape(size), code_shape(size)); }, engine, fusion,
-            memory_limit / 2),
+            memory_limit / 2, prove),
         decoder_(
             std::move(bundle.decoder), kCodesInput, kFirstSideOfCodes, 1, stride,
             [this](const Size& size) { return std::make_pair(code_shape(size), image_shape(size)); }, engine, fusion,
-            memory_limit / 2) {}
+            memory_limit / 2, prove) {}
 
   // Of images whose sides the stride divides.
   Tensor encode(const Tensor& images) {
@@ -230,8 +235,8 @@ class Predictor::Impl {
   Half decoder_;
 };
 
-Predictor::Predictor(Bundle bundle, Engine engine, Fusion fusion, std::size_t memory_limit)
-    : impl_(std::make_unique<Impl>(std::move(bundle), engine, fusion, memory_limit / 2)) {}
+Predictor::Predictor(Bundle bundle, Engine engine, Fusion fusion, std::size_t memory_limit, bool prove)
+    : impl_(std::make_unique<Impl>(std::move(bundle), engine, fusion, memory_limit, prove)) {}
 Predictor::Predictor(Predictor&&) noexcept = default;
 Predictor& Predictor::operator=(Predictor&&) noexcept = default;
 Predictor::~Predictor() = default;
@@ -291,7 +296,9 @@ Tensor Predictor::reconstruct(const Tensor& images, TraceWriter* trace, bool tap
   const Tensor padded = pad_to(images, stride());
   const Tensor codes = impl_->encode(padded);
   const Tensor reconstruction = decode(codes);
-  Tensor result = crop(to_images(reconstruction), images.shape[1], images.shape[2]);
+  // Where nothing was proved, it may be of any size.
+  Tensor result = crop(to_images(reconstruction), std::min(images.shape[1], reconstruction.shape[2]),
+                       std::min(images.shape[2], reconstruction.shape[3]));
   const Tensor data = to_tensor(padded);
   trace->add("input", "pixels", "input", images);
   trace->add("input", kImagesInput, "input", data);

@@ -27,7 +27,8 @@ vqvae::Predictor open(const Options& options) {
   const std::string note = fusion_note(options, {&bundle.encoder.graph, &bundle.decoder.graph});
   // A trace is of one run.
   const std::size_t limit = options.trace.empty() ? options.memory_limit() : 0;
-  vqvae::Predictor predictor(std::move(bundle), options.engine_kind(), options.fusion_kind(), limit);
+  const bool prove = options.trace.empty() || !options.no_verify;  // Of an altered bundle the numbers are wanted.
+  vqvae::Predictor predictor(std::move(bundle), options.engine_kind(), options.fusion_kind(), limit, prove);
   std::cerr << note;
   return predictor;
 }

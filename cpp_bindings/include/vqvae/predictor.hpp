@@ -23,9 +23,10 @@ class Predictor {
 
   // Runs need at most `memory_limit` bytes for their tensors, half of it in each graph, beside the images themselves:
   // batches are run in parts, and large images in tiles, which overlap by what an output depends on; 0 is no limit.
+  // Without `prove` the graphs may give other shapes than the bundle says; then nothing but traces can be relied on.
   // Throws InputError if the files of the bundle do not fit together, or the graphs do not give what the bundle says.
   explicit Predictor(Bundle bundle, Engine engine = Engine::kCachedOp, Fusion fusion = Fusion::kSafe,
-                     std::size_t memory_limit = 0);
+                     std::size_t memory_limit = 0, bool prove = true);
   Predictor(const Predictor&) = delete;
   Predictor& operator=(const Predictor&) = delete;
   Predictor(Predictor&&) noexcept;
