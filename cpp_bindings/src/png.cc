@@ -6,8 +6,8 @@
 #include <algorithm>
 #include <array>
 #include <csetjmp>
-#include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pixels.hpp"
@@ -20,6 +20,7 @@ constexpr std::size_t kDeflateRatio = 1032;  // Deflate packs no more bytes than
 constexpr std::uint64_t kLargestSide = (std::uint64_t{1} << 31U) - 1;
 constexpr std::size_t kHeaderBytes = 13;
 constexpr std::size_t kColorBytes = 3;
+constexpr std::array<std::uint8_t, 6> kPixelsBegin = {'I', 'D', 'A', 'T', 0x78, 0x01};  // And zlib's two bytes.
 constexpr std::size_t kMaxStored = 0xFFFF;  // Bytes of a block that deflate does not pack.
 enum Color : std::uint8_t { kGray = 0, kRgb = 2, kPalette = 3, kGrayAlpha = 4, kRgba = 6 };
 
@@ -31,13 +32,15 @@ void put_big_endian(Bytes* bytes, std::uint32_t value) {
   for (const unsigned shift : {24U, 16U, 8U, 0U}) bytes->push_back(static_cast<std::uint8_t>(value >> shift));
 }
 
+// Its checksum is zero: nobody looks at those that are of our own making.
 void put_chunk(Bytes* bytes, const char* kind, const Bytes& body) {
   put_big_endian(bytes, static_cast<std::uint32_t>(body.size()));
-  const std::size_t start = bytes->size();
   bytes->insert(bytes->end(), kind, kind + 4);
   bytes->insert(bytes->end(), body.begin(), body.end());
-  put_big_endian(bytes, static_cast<std::uint32_t>(crc32_z(0, bytes->data() + start, bytes->size() - start)));
+  put_big_endian(bytes, 0);
 }
+
+using Part = std::pair<const std::uint8_t*, std::size_t>;
 
 // A file's chunks, checked.
 class Chunks {
@@ -59,7 +62,6 @@ class Chunks {
     }
     if (parts_.empty()) reject("it has no pixels");
     if (color() == kPalette && palette_.empty()) reject("it has no palette");
-    for (const auto& [begin, size] : parts_) pixels_.insert(pixels_.end(), begin, begin + size);
   }
 
   std::int64_t width() const { return big_endian(header_.data()); }
@@ -67,35 +69,43 @@ class Chunks {
   bool is_gray() const { return color() == kGray || color() == kGrayAlpha; }
   int turned() const { return turned_; }
 
-  // The file again, of what the decoder needs alone. Its rows are proved; they are stored as they are, which costs
-  // little.
-  Bytes rebuilt() const {
-    const Bytes rows = unpacked();
-    Bytes stored = {0x78, 0x01};
-    stored.reserve(rows.size() + rows.size() / kMaxStored * 5 + 16);
-    for (std::size_t at = 0; at < rows.size();) {
-      const std::size_t size = std::min(rows.size() - at, kMaxStored);
-      stored.push_back(at + size == rows.size() ? 1 : 0);
-      for (const std::size_t number : {size, ~size}) {
-        stored.push_back(static_cast<std::uint8_t>(number & 255U));
-        stored.push_back(static_cast<std::uint8_t>(number >> 8U & 255U));
-      }
-      stored.insert(stored.end(), rows.begin() + static_cast<std::ptrdiff_t>(at),
-                    rows.begin() + static_cast<std::ptrdiff_t>(at + size));
-      at += size;
-    }
-    put_big_endian(&stored, static_cast<std::uint32_t>(adler32_z(1, rows.data(), rows.size())));
-    Bytes file = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
-    file.reserve(stored.size() + 1024);
-    put_chunk(&file, "IHDR", header_);
+  // The file's beginning again, of what the decoder needs alone: up to its pixels.
+  Bytes head() const {
+    Bytes bytes = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1A, '\n'};
+    put_chunk(&bytes, "IHDR", header_);
     if (color() == kPalette) {
       Bytes palette = palette_;
       palette.resize(kColorBytes << bits());  // What it does not have is black.
-      put_chunk(&file, "PLTE", palette);
+      put_chunk(&bytes, "PLTE", palette);
     }
-    put_chunk(&file, "IDAT", stored);
-    put_chunk(&file, "IEND", {});
-    return file;
+    return bytes;
+  }
+
+  // The rows, each behind the number of its filter.
+  Bytes rows() const {
+    const std::size_t size = unpacked_bytes();
+    std::size_t packed = 0;
+    for (const auto& part : parts_) packed += part.second;
+    if (size > packed * kDeflateRatio) reject("its pixels end early");
+    Bytes bytes(size + 1);
+    z_stream stream{};
+    if (inflateInit(&stream) != Z_OK) throw RuntimeFailure(name_, "zlib could not start");
+    stream.next_out = bytes.data();
+    stream.avail_out = static_cast<uInt>(bytes.size());
+    int status = Z_OK;
+    for (auto part = parts_.begin(); part != parts_.end() && (status == Z_OK || status == Z_BUF_ERROR); ++part) {
+      stream.next_in = const_cast<Bytef*>(part->first);  // NOLINT(cppcoreguidelines-pro-type-const-cast): not written.
+      stream.avail_in = static_cast<uInt>(part->second);
+      status = inflate(&stream, Z_SYNC_FLUSH);
+    }
+    const std::size_t found = stream.total_out;
+    inflateEnd(&stream);
+    if (status == Z_MEM_ERROR) throw RuntimeFailure(name_, "there is not enough memory");
+    if (found > size) reject("it has more pixels than it says");
+    if (status != Z_STREAM_END && status != Z_OK && status != Z_BUF_ERROR) reject("its pixels are damaged");
+    if (found < size || status != Z_STREAM_END) reject("its pixels end early");
+    bytes.resize(size);
+    return bytes;
   }
 
  private:
@@ -163,41 +173,70 @@ class Chunks {
     return total;
   }
 
-  Bytes unpacked() const {
-    const std::size_t size = unpacked_bytes();
-    if (size > pixels_.size() * kDeflateRatio) reject("its pixels end early");
-    Bytes rows(size + 1);
-    z_stream stream{};
-    if (inflateInit(&stream) != Z_OK) throw RuntimeFailure(name_, "zlib could not start");
-    stream.next_in = const_cast<Bytef*>(pixels_.data());  // NOLINT(cppcoreguidelines-pro-type-const-cast): not written.
-    stream.avail_in = static_cast<uInt>(pixels_.size());
-    stream.next_out = rows.data();
-    stream.avail_out = static_cast<uInt>(rows.size());
-    const int status = inflate(&stream, Z_SYNC_FLUSH);
-    const std::size_t found = stream.total_out;
-    inflateEnd(&stream);
-    if (status == Z_MEM_ERROR) throw RuntimeFailure(name_, "there is not enough memory");
-    if (status != Z_STREAM_END && status != Z_OK && status != Z_BUF_ERROR) reject("its pixels are damaged");
-    if (found > size) reject("it has more pixels than it says");
-    if (found < size || status != Z_STREAM_END) reject("its pixels end early");
-    rows.resize(size);
-    return rows;
-  }
-
   const std::string& name_;
   Bytes header_;
   Bytes palette_;
-  std::vector<std::pair<const std::uint8_t*, std::size_t>> parts_;  // Of the pixels, packed.
-  Bytes pixels_;                                                    // The same in one piece.
+  std::vector<Part> parts_;  // Of the pixels, packed.
   bool has_exif_ = false;
   int turned_ = 1;
 };
 
-// libpng over bytes in memory. libpng reports errors by longjmp, so nothing with a destructor lives in the functions
-// that call setjmp.
+// A PNG file that is put together while it is read: a head, and rows that are proved. They are stored as they are, in
+// the blocks that deflate has for that, which costs little.
+class Rebuilt {
+ public:
+  Rebuilt(Bytes head, const Bytes& rows) : marks_(std::move(head)) {
+    const std::size_t blocks = (rows.size() + kMaxStored - 1) / kMaxStored;
+    put_big_endian(&marks_, static_cast<std::uint32_t>(rows.size() + 5 * blocks + 6));
+    marks_.insert(marks_.end(), kPixelsBegin.begin(), kPixelsBegin.end());
+    std::vector<std::size_t> ends;
+    for (std::size_t at = 0; at < rows.size(); at += kMaxStored) {
+      const std::size_t size = std::min(rows.size() - at, kMaxStored);
+      marks_.push_back(at + size == rows.size() ? 1 : 0);
+      for (const std::size_t number : {size, ~size}) {
+        marks_.push_back(static_cast<std::uint8_t>(number & 255U));
+        marks_.push_back(static_cast<std::uint8_t>(number >> 8U & 255U));
+      }
+      ends.push_back(marks_.size());
+    }
+    put_big_endian(&marks_, static_cast<std::uint32_t>(adler32_z(1, rows.data(), rows.size())));
+    put_big_endian(&marks_, 0);
+    put_chunk(&marks_, "IEND", {});
+    std::size_t begin = 0;
+    for (std::size_t i = 0; i < ends.size(); ++i) {
+      parts_.emplace_back(&marks_[begin], ends[i] - begin);
+      parts_.emplace_back(&rows[i * kMaxStored], std::min(rows.size() - i * kMaxStored, kMaxStored));
+      begin = ends[i];
+    }
+    parts_.emplace_back(&marks_[begin], marks_.size() - begin);
+  }
+  Rebuilt(const Rebuilt&) = delete;
+  Rebuilt& operator=(const Rebuilt&) = delete;
+  ~Rebuilt() = default;
+
+  // False at its end.
+  bool read(std::uint8_t* out, std::size_t size) {
+    while (size > 0 && next_ < parts_.size()) {
+      Part& part = parts_[next_];
+      const std::size_t count = std::min(size, part.second);
+      out = std::copy_n(part.first, count, out);
+      part = {part.first + count, part.second - count};
+      size -= count;
+      if (part.second == 0) ++next_;
+    }
+    return size == 0;
+  }
+
+ private:
+  Bytes marks_;  // What is not rows.
+  std::vector<Part> parts_;
+  std::size_t next_ = 0;
+};
+
+// libpng reports errors by longjmp, so nothing with a destructor lives in the functions that call setjmp.
 class Reader {
  public:
-  Reader(const Bytes& bytes, const std::string& name) : left_(bytes.size()), next_(bytes.data()), name_(name) {
+  Reader(Rebuilt* file, const std::string& name) : file_(file), name_(name) {
     png_ = png_create_read_struct(PNG_LIBPNG_VER_STRING, this, on_error, on_warning);
     info_ = png_ != nullptr ? png_create_info_struct(png_) : nullptr;
     if (info_ == nullptr) {
@@ -205,7 +244,6 @@ class Reader {
       throw RuntimeFailure(name_, "libpng could not start");
     }
     png_set_read_fn(png_, this, on_read);
-    // The checksums are of our own making.
     png_set_crc_action(png_, PNG_CRC_QUIET_USE, PNG_CRC_QUIET_USE);
     png_set_user_limits(png_, PNG_UINT_31_MAX, PNG_UINT_31_MAX);
     png_set_chunk_malloc_max(png_, 0);
@@ -239,17 +277,12 @@ class Reader {
   }
 
   static void on_read(png_structp png, png_bytep out, png_size_t size) {
-    auto* reader = static_cast<Reader*>(png_get_io_ptr(png));
-    if (size > reader->left_) png_error(png, "it ends early");
-    std::memcpy(out, reader->next_, size);
-    reader->next_ += size;
-    reader->left_ -= size;
+    if (!static_cast<Reader*>(png_get_io_ptr(png))->file_->read(out, size)) png_error(png, "it ends early");
   }
   static void on_error(png_structp png, png_const_charp /*message*/) { png_longjmp(png, 1); }
   static void on_warning(png_structp /*png*/, png_const_charp /*message*/) {}
 
-  std::size_t left_;
-  const std::uint8_t* next_;
+  Rebuilt* file_;
   const std::string& name_;
   png_structp png_ = nullptr;
   png_infop info_ = nullptr;
@@ -261,7 +294,9 @@ Picture read_png(const Bytes& bytes, const std::string& name) {
   const Chunks chunks(bytes, name);
   Picture picture;
   picture.turned = chunks.turned();
-  picture.pixels = Reader(chunks.rebuilt(), name).read(chunks.height(), chunks.width(), chunks.is_gray() ? 1 : 3);
+  const Bytes rows = chunks.rows();
+  Rebuilt file(chunks.head(), rows);
+  picture.pixels = Reader(&file, name).read(chunks.height(), chunks.width(), chunks.is_gray() ? 1 : 3);
   return picture;
 }
 

@@ -41,7 +41,7 @@ def decode_image(data: bytes, channels: int) -> np.ndarray:
     if len(data) > MAX_IMAGE_BYTES:
         raise ValueError("it is too large")
     if data.startswith(png.SIGNATURE):
-        pixels, turned = png.decode_png(data, MAX_PIXELS)
+        pixels, turned = png.decode_png(data, channels, MAX_PIXELS)
     elif data.startswith(jpeg.SIGNATURE):
         pixels, turned = jpeg.decode_jpeg(data, MAX_PIXELS)
     else:

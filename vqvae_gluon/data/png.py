@@ -60,12 +60,15 @@ class _Chunks(NamedTuple):
         return sum(height * (1 + (width * row_bits + 7) // 8) for width, height in parts if width and height)
 
 
-def decode_png(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
+def decode_png(data: bytes, channels: int, max_pixels: int) -> tuple[np.ndarray, int]:
     """Decode a PNG file's bytes that begin with :data:`SIGNATURE`. Transparency is dropped, colours are not managed,
     of 16 bits the high ones are taken, and what a palette does not have is black.
 
+    Args:
+        channels: of what is wanted: of 1, colours are given as Pillow's luma, or as they are.
+
     Returns:
-        uint8 (H, W, 1) of a gray image, else (H, W, 3); and its orientation, 1..8.
+        uint8 (H, W, 1) of a gray image, else (H, W, 1 or 3); and its orientation, 1..8.
 
     Raises:
         ValueError: the bytes are damaged.
@@ -91,10 +94,10 @@ def decode_png(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
         )
     except ValueError as error:
         raise ValueError("its pixels are damaged") from error
-    return _samples(image, chunks), chunks.turned
+    return _samples(image, chunks, channels), chunks.turned
 
 
-def _samples(image: "PIL.Image.Image", chunks: _Chunks) -> np.ndarray:
+def _samples(image: "PIL.Image.Image", chunks: _Chunks, channels: int) -> np.ndarray:
     """uint8 (H, W, 1 or 3)."""
     if chunks.palette is not None:
         palette = np.zeros((256, 3), np.uint8)
@@ -102,7 +105,9 @@ def _samples(image: "PIL.Image.Image", chunks: _Chunks) -> np.ndarray:
         palette[: len(colors)] = colors
         return palette[np.asarray(image)]
     if chunks.color in (_RGB, _RGBA):
-        return np.asarray(image.convert("RGB"))
+        mode = "L" if channels == 1 else "RGB"
+        values = np.asarray(image if image.mode == mode else image.convert(mode))
+        return values.reshape(*values.shape[:2], -1)
     if image.mode == "1":
         image = image.convert("L")
     values = np.asarray(image)
