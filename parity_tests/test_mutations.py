@@ -31,7 +31,9 @@ def test_damaged_files_are_refused_or_change_nothing():
 def test_a_mutation_can_be_made_again(tmp_path):
     sound = Sound()
     case = make_case(sound, "signed-json", 3, 7)
-    assert case.damaged == make_case(sound, "signed-json", 3, 7).damaged != make_case(sound, "signed-json", 3, 8).damaged
+    assert (
+        case.damaged == make_case(sound, "signed-json", 3, 7).damaged != make_case(sound, "signed-json", 3, 8).damaged
+    )
     result = run_mutations("--only", "signed-json:3", "--seed", 7, "--keep", tmp_path)
     assert case.what in result.stdout
     assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()} == set(case.files)
