@@ -101,8 +101,8 @@ class Chunks {
     const std::size_t found = stream.total_out;
     inflateEnd(&stream);
     if (status == Z_MEM_ERROR) throw RuntimeFailure(name_, "there is not enough memory");
-    if (found > size) reject("it has more pixels than it says");
     if (status != Z_STREAM_END && status != Z_OK && status != Z_BUF_ERROR) reject("its pixels are damaged");
+    if (found > size) reject("it has more pixels than it says");
     if (found < size || status != Z_STREAM_END) reject("its pixels end early");
     bytes.resize(size);
     return bytes;
