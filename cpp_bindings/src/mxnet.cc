@@ -98,7 +98,7 @@ void* open() {
                                        " to the file of MXNet 1.9.1");
   }
   // What is registered now is called before libmxnet's own destructors.
-  std::atexit([] { gone = true; });
+  if (std::atexit([] { gone = true; }) != 0) throw RuntimeFailure(kLibrary, "could not be loaded (atexit)");
   const char* threads = std::getenv(kThreadsVariable);
   static const std::string kept = threads == nullptr ? "" : threads;
   loaded_threads = kept.c_str();
