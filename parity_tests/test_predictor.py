@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib import import_module
 
 import numpy as np
 import PIL.Image
@@ -23,7 +22,7 @@ from vqvae_gluon.runtimes.cpp import find_binary
 from vqvae_gluon.runtimes.gluon import Predictor
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-photograph = import_module("tiles").photograph
+from tiles import photograph
 
 DIGITS = sorted((PRETRAINED / "digits").glob("*.png"))
 
@@ -187,14 +186,14 @@ def peak(*command):
     """MiB that a program takes at most, told by a small process that starts it: a child begins with its parent's."""
     script = "import resource, subprocess, sys; status = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL);"
     script += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(status)"
-    whole = [sys.executable, "-c", script, *map(str, command)]
-    result = subprocess.run(whole, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", script, *map(str, command)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(result.stdout.split()[-1]) / 1024
 
 
 def test_tiles_keep_the_memory_down(tmp_path):
     photograph(1200, 1800).save(tmp_path / "photo.jpg")
-    peaks: list[float] = []
+    peaks = []
     for memory in (64, 1 << 14):
         flags = ["--bundle", PRETRAINED, "--memory", memory, "--output", tmp_path / str(memory)]
         peaks.append(peak(find_binary(), *flags, tmp_path / "photo.jpg"))
@@ -234,7 +233,7 @@ def test_a_load_takes_at_most_three_times_its_file(tmp_path):
     size = large.params.stat().st_size / (1 << 20)
     assert size > 250
     for engine in ("cachedop", "executor", "predict"):
-        peaks: list[float] = []
+        peaks = []
         for files in (small, large):
             flags = ["--symbol", files.symbol, "--params", files.params, "--engine", engine]
             flags += ["--input", f"data={tmp_path / 'x.npy'}", "--trace", tmp_path / f"{engine}-{len(peaks)}"]
