@@ -65,15 +65,18 @@ def write_npy(file: IO[bytes], array: np.ndarray) -> None:
     file.write(array.data)
 
 
-def read_file(path: Path, limit: int) -> bytes:
+def read_file(path: Path, limit: int, remedy: str = "") -> bytes:
     """The bytes of a file.
+
+    Args:
+        remedy: what a message says at its end.
 
     Raises:
         InputError: it is missing, no file, or longer than the limit.
     """
     try:
         if not Path(path).is_file():
-            raise InputError(path, "does not exist or is no file")
+            raise InputError(path, f"does not exist or is no file{remedy}")
         with open(path, "rb") as file:
             data = file.read() if os.fstat(file.fileno()).st_size <= limit else None
     except (OSError, ValueError) as error:

@@ -89,7 +89,7 @@ def read_graph(path: Path) -> Graph:
     Raises:
         InputError: the file is missing, is no symbol file, or its references are not sound.
     """
-    return parse_graph(read_file(path, _MAX_BYTES), path)
+    return parse_graph(read_file(path, _MAX_BYTES, "; export the network again"), path)
 
 
 def parse_graph(text: Union[str, bytes], path: Path) -> Graph:

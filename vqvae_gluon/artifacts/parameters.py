@@ -49,7 +49,7 @@ def read_parameters(path: Path) -> dict[str, np.ndarray]:
         InputError: the file is missing, damaged, or holds what a Gluon export never does.
     """
     try:
-        return _parse(read_file(path, _MAX_BYTES))
+        return _parse(read_file(path, _MAX_BYTES, "; export the network again"))
     except ValueError as error:
         raise InputError(path, f"is damaged: {error}; export the network again") from error
 
