@@ -418,8 +418,10 @@ def test_the_page_shows_the_examples_as_they_are():
         assert shown == (EXAMPLES / name).read_text()
 
 
-def test_the_commands_of_the_page_print_what_it_says(checkout):
-    for commands, text in bash_blocks("docs/predictor.md"):
+def test_the_page_installs_and_builds_as_it_says(checkout):
+    blocks = [block for block in bash_blocks("docs/predictor.md") if block[0][0].startswith("cmake")]
+    assert blocks
+    for commands, text in blocks:
         for command in commands:
             result = run(command, checkout)
             assert result.returncode == DONE, result.stderr
