@@ -198,9 +198,10 @@ fuzz() {
       mkdir -p "$tree/corpus/$name"
       words=(-max_len=65536 -max_total_time="$seconds" "$tree/corpus/$name")
     fi
-    say "fuzz $name"
-    "$target" -timeout=5 -malloc_limit_mb=256 -rss_limit_mb=2048 -dict="$CPP/fuzz/$name.dict" -verbosity=0 -print_final_stats=1 \
-      -artifact_prefix="$tree/found/$name-" "${words[@]}" "$tree/seeds/$name"
+    "$target" -timeout=5 -malloc_limit_mb=256 -rss_limit_mb=2048 -dict="$CPP/fuzz/$name.dict" -print_final_stats=1 \
+      -artifact_prefix="$tree/found/$name-" "${words[@]}" "$tree/seeds/$name" >"$tree/$name.log" 2>&1 ||
+      { tail -n 60 "$tree/$name.log" >&2; die "fuzz $name: a finding, see above and $tree/found"; }
+    say "fuzz $name: $(sed -n 's/^stat::number_of_executed_units: *//p' "$tree/$name.log") inputs, nothing found"
   done
 }
 

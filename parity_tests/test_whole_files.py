@@ -30,7 +30,7 @@ COMMANDS = {
     "C++ trace": lambda images, out: [
         *(find_binary(), "--bundle", PRETRAINED, "--output", out / "images", "--trace", out / "trace", images)
     ],
-    "C++ codes": lambda images, out: [find_binary(), "--bundle", PRETRAINED, "--codes", out / "codes.vq", images],
+    "C++ codes": lambda images, out: [find_binary(), "--bundle", PRETRAINED, "--codes", out / "codes.npy", images],
     "Python reconstruct": lambda images, out: [*PYTHON, "reconstruct", PRETRAINED, images, "--output", out],
     "Python encode": lambda images, out: [*PYTHON, "encode", PRETRAINED, images, "--output", out / "codes.npy"],
 }
