@@ -18,6 +18,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shlex
 import shutil
@@ -51,6 +52,9 @@ MEMORY = 64 << 20  # Beyond what the sound file takes, and
 MEMORY_PER_BYTE = 3  # of the damaged file, and
 MEMORY_PER_PIXEL = 16  # that an image says it has: pixels as RGB, turned, padded and gray, or a JPEG's coefficients.
 ADDRESS_SPACE = 16 << 30  # No run may take the machine down.
+
+# Lines that may stand before the error: a note of the program's own, and MXNet's log, which its operators write.
+_NOTE = re.compile(r"reconstruct: note: |\[\d\d:\d\d:\d\d\] ")
 
 
 @dataclass(frozen=True)
@@ -440,7 +444,7 @@ def _complaints(program: str, kind: Kind, case: Case, outcome: Outcome, sound: O
     if outcome.memory - sound.memory > allowed and "VQVAE_SANITIZED" not in os.environ:
         yield f"took {outcome.memory - sound.memory >> 20} MiB more than the sound file, allowed are {allowed >> 20}"
     if outcome.status == 3:
-        lines = [line for line in outcome.error.splitlines() if not line.startswith("reconstruct: note: ")]
+        lines = [line for line in outcome.error.splitlines() if not _NOTE.match(line)]
         if len(lines) != 1 or not lines[0].startswith(begin):
             yield "does not say in one line why it refuses the file"
         if outcome.files:
