@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 
 import numpy as np
 import PIL.Image
@@ -22,7 +23,7 @@ from vqvae_gluon.runtimes.cpp import find_binary
 from vqvae_gluon.runtimes.gluon import Predictor
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
-from tiles import photograph
+photograph = import_module("tiles").photograph
 
 DIGITS = sorted((PRETRAINED / "digits").glob("*.png"))
 
@@ -186,14 +187,14 @@ def peak(*command):
     """MiB that a program takes at most, told by a small process that starts it: a child begins with its parent's."""
     script = "import resource, subprocess, sys; status = subprocess.call(sys.argv[1:], stdout=subprocess.DEVNULL);"
     script += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(status)"
-    command = [sys.executable, "-c", script, *map(str, command)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    whole = [sys.executable, "-c", script, *map(str, command)]
+    result = subprocess.run(whole, capture_output=True, text=True, check=True)
     return int(result.stdout.split()[-1]) / 1024
 
 
 def test_tiles_keep_the_memory_down(tmp_path):
     photograph(1200, 1800).save(tmp_path / "photo.jpg")
-    peaks = []
+    peaks: list[float] = []
     for memory in (64, 1 << 14):
         flags = ["--bundle", PRETRAINED, "--memory", memory, "--output", tmp_path / str(memory)]
         peaks.append(peak(find_binary(), *flags, tmp_path / "photo.jpg"))
@@ -233,7 +234,7 @@ def test_a_load_takes_at_most_three_times_its_file(tmp_path):
     size = large.params.stat().st_size / (1 << 20)
     assert size > 250
     for engine in ("cachedop", "executor", "predict"):
-        peaks = []
+        peaks: list[float] = []
         for files in (small, large):
             flags = ["--symbol", files.symbol, "--params", files.params, "--engine", engine]
             flags += ["--input", f"data={tmp_path / 'x.npy'}", "--trace", tmp_path / f"{engine}-{len(peaks)}"]

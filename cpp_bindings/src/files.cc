@@ -36,16 +36,12 @@ class Unfinished {
     const bool unsupported = descriptor_ >= 0 || errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL;
     if (!unsupported) fail(errno);
     if (descriptor_ >= 0) close(descriptor_);
-    descriptor_ = mkostemp(hidden_.data(), O_CLOEXEC);
+    do {
+      choose_hidden();
+      descriptor_ = open(hidden_.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, kMode);
+    } while (descriptor_ < 0 && errno == EEXIST);
     if (descriptor_ < 0) fail(errno);
     is_hidden_ = true;
-    const mode_t mask = umask(0);
-    umask(mask);
-    if (fchmod(descriptor_, kMode & ~mask) != 0) {
-      const int error = errno;
-      discard();
-      fail(error);
-    }
   }
   Unfinished(const Unfinished&) = delete;
   Unfinished& operator=(const Unfinished&) = delete;
@@ -70,9 +66,8 @@ class Unfinished {
         return;
       }
       if (errno != EEXIST) fail(errno);
-      std::random_device random;
       do {
-        std::generate(hidden_.end() - 6, hidden_.end(), [&random] { return "0123456789abcdef"[random() % 16]; });
+        choose_hidden();
         is_hidden_ = linked_as(hidden_);
       } while (!is_hidden_ && errno == EEXIST);
       if (!is_hidden_) fail(errno);
@@ -87,6 +82,11 @@ class Unfinished {
   std::string link() const { return "/proc/self/fd/" + std::to_string(descriptor_); }
   bool linked_as(const std::string& name) const {
     return linkat(AT_FDCWD, link().c_str(), AT_FDCWD, name.c_str(), AT_SYMLINK_FOLLOW) == 0;
+  }
+
+  void choose_hidden() {
+    std::random_device random;
+    std::generate(hidden_.end() - 6, hidden_.end(), [&random] { return "0123456789abcdef"[random() % 16]; });
   }
 
   void finish() {

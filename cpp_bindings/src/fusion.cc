@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <locale>
 #include <map>
 #include <optional>
 #include <set>
+#include <sstream>
 #include <utility>
 
 #include "mxnet.hpp"
@@ -44,10 +46,12 @@ std::size_t extents(const std::string& text) {
   return count;
 }
 
+// Whatever the program's locale takes for a decimal point.
 bool equals(const std::string& text, double number) {
-  char* end = nullptr;
-  const double value = std::strtod(text.c_str(), &end);
-  return end != text.c_str() && *end == '\0' && value == number;
+  std::istringstream in(text);
+  in.imbue(std::locale::classic());
+  double value = 0;
+  return in >> value && in.peek() == std::istringstream::traits_type::eof() && value == number;
 }
 
 bool is_activation(const Node& node, const std::set<std::string>& leaky) {

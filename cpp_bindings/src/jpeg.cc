@@ -1,4 +1,5 @@
-// JPEG files: the steps of vqvae_gluon/data/jpeg.py. Whatever libjpeg-turbo warns of is an error.
+// JPEG files: the steps of vqvae_gluon/data/jpeg.py. Whatever libjpeg-turbo warns of is an error; its words differ
+// between versions, so they are not told.
 
 #include <turbojpeg.h>
 
@@ -13,7 +14,8 @@
 namespace vqvae {
 namespace {
 
-constexpr int kMaxScans = 100;  // What the library's own programs write at most.
+constexpr int kMaxScans = 100;                // What the library's own programs write at most.
+constexpr std::int64_t kLargestSide = 65500;  // The library's own.
 constexpr std::array<std::uint8_t, 6> kExif = {'E', 'x', 'i', 'f', 0, 0};
 constexpr std::uint8_t kEoi = 0xD9;
 constexpr std::uint8_t kSos = 0xDA;
@@ -90,7 +92,8 @@ struct Segments {
     if (components == 4) reject("its pixels are CMYK; save it with 8 bits a channel, gray or RGB");
     if (bytes_[at] != 8 || (components != 1 && components != 3)) reject("its pixels are not 8 bits of gray or RGB");
     if (height == 0 || width == 0) reject("its frame is not sound");
-    if (static_cast<std::uint64_t>(width * height) > kMaxPixels) reject("it has too many pixels");
+    const bool fits = std::max(width, height) <= kLargestSide;
+    if (!fits || static_cast<std::uint64_t>(width * height) > kMaxPixels) reject("it has too many pixels");
     if (components == 3 && !is_common(bytes_[at + 7], bytes_[at + 10], bytes_[at + 13])) {
       reject("its colours are sampled in an uncommon way");
     }
@@ -147,7 +150,7 @@ Picture read_jpeg(const Bytes& bytes, const std::string& name) {
   int colorspace = 0;
   const auto size = static_cast<unsigned long>(bytes.size());  // NOLINT(google-runtime-int): TurboJPEG's type.
   if (tjDecompressHeader3(decoder.get(), bytes.data(), size, &width, &height, &subsampling, &colorspace) != 0) {
-    throw unreadable(name, tjGetErrorStr2(decoder.get()));
+    throw unreadable(name, "its pixels are damaged");
   }
   if (width != segments.width || height != segments.height) throw unreadable(name, "its frame is not sound");
   const bool gray = segments.components == 1;
@@ -156,7 +159,7 @@ Picture read_jpeg(const Bytes& bytes, const std::string& name) {
   picture.pixels = Tensor(DType::kUint8, {1, segments.height, segments.width, gray ? 1 : 3});
   if (tjDecompress2(decoder.get(), bytes.data(), size, picture.pixels.data.data(), width, 0, height,
                     gray ? TJPF_GRAY : TJPF_RGB, TJFLAG_ACCURATEDCT) != 0) {
-    throw unreadable(name, tjGetErrorStr2(decoder.get()));
+    throw unreadable(name, "its pixels are damaged");
   }
   return picture;
 }

@@ -3,6 +3,7 @@
 #include <dlfcn.h>
 #include <sched.h>
 
+#include <atomic>
 #include <cstdlib>
 #include <filesystem>
 #include <mutex>
@@ -53,6 +54,7 @@ class Gate {
 
 Gate gate;                   // NOLINT(cppcoreguidelines-avoid-non-const-global-variables)
 thread_local int inside;     // How often this thread has entered.
+std::atomic<bool> gone;      // NOLINT(cppcoreguidelines-avoid-non-const-global-variables)
 const char* loaded_threads;  // OMP_NUM_THREADS as libmxnet found it; null while it is not loaded. By the gate.
 
 constexpr int kKeepWhatIsSet = 0;
@@ -95,6 +97,8 @@ void* open() {
     throw RuntimeFailure(kLibrary, std::string("could not be loaded (") + dlerror() + "); set " + kPathVariable +
                                        " to the file of MXNet 1.9.1");
   }
+  // What is registered now is called before libmxnet's own destructors.
+  if (std::atexit([] { gone = true; }) != 0) throw RuntimeFailure(kLibrary, "could not be loaded (atexit)");
   const char* threads = std::getenv(kThreadsVariable);
   static const std::string kept = threads == nullptr ? "" : threads;
   loaded_threads = kept.c_str();
@@ -120,6 +124,8 @@ const Api& api() {
   static const Api loaded = load();
   return loaded;
 }
+
+bool is_gone() { return gone; }
 
 SteadyEnvironment::SteadyEnvironment() {
   if (inside == 0) gate.lock_shared();

@@ -125,9 +125,13 @@ std::string version();
 // Turn a return code into an exception. `what` is the file or thing that is being worked on.
 void check(int code, const std::string& what);
 
+// Whether MXNet has been taken down, at the end of the program: what still has handles then outlived main.
+bool is_gone();
+
 template <auto Free>
 struct Deleter {
   void operator()(void* handle) const {
+    if (is_gone()) return;
     const InUse use;
     (api().*Free)(handle);
   }

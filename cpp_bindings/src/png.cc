@@ -101,8 +101,8 @@ class Chunks {
     const std::size_t found = stream.total_out;
     inflateEnd(&stream);
     if (status == Z_MEM_ERROR) throw RuntimeFailure(name_, "there is not enough memory");
-    if (found > size) reject("it has more pixels than it says");
     if (status != Z_STREAM_END && status != Z_OK && status != Z_BUF_ERROR) reject("its pixels are damaged");
+    if (found > size) reject("it has more pixels than it says");
     if (found < size || status != Z_STREAM_END) reject("its pixels end early");
     bytes.resize(size);
     return bytes;
@@ -255,23 +255,26 @@ class Reader {
   // uint8 (1, H, W, channels), channels 1 if the file is gray.
   Tensor read(std::int64_t height, std::int64_t width, std::int64_t channels) {
     Tensor image(DType::kUint8, {1, height, width, channels});
-    std::vector<png_bytep> rows(static_cast<std::size_t>(height));
-    const auto row_bytes = static_cast<std::size_t>(width * channels);
-    for (std::size_t y = 0; y < rows.size(); ++y) rows[y] = image.data.data() + y * row_bytes;
-    if (!read_rows(rows.data())) throw unreadable(name_, "its pixels are damaged");
+    if (!read_rows(image.data.data(), height, static_cast<std::size_t>(width * channels))) {
+      throw unreadable(name_, "its pixels are damaged");
+    }
     return image;
   }
 
  private:
-  bool read_rows(png_bytepp rows) {
+  bool read_rows(png_bytep first, std::int64_t height, std::size_t row_bytes) {
     if (setjmp(png_jmpbuf(png_)) != 0) return false;  // NOLINT(cert-err52-cpp,modernize-avoid-setjmp-longjmp)
     png_read_info(png_, info_);
     png_set_expand(png_);
     png_set_strip_16(png_);
     png_set_strip_alpha(png_);
-    png_set_interlace_handling(png_);
+    const int passes = png_set_interlace_handling(png_);
     png_read_update_info(png_, info_);
-    png_read_image(png_, rows);
+    for (int pass = 0; pass < passes; ++pass) {
+      for (std::int64_t y = 0; y < height; ++y) {
+        png_read_row(png_, first + static_cast<std::size_t>(y) * row_bytes, nullptr);
+      }
+    }
     png_read_end(png_, nullptr);
     return true;
   }

@@ -4,6 +4,7 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -15,6 +16,7 @@
 #include "support.hpp"
 #include "vqvae/image.hpp"
 #include "vqvae/predictor.hpp"
+#include "vqvae/vqvae.h"
 
 namespace {
 
@@ -42,6 +44,9 @@ template <typename Function>
 Function* next(const char* name) {
   return reinterpret_cast<Function*>(dlsym(RTLD_NEXT, name));
 }
+
+// Freed after MXNet is taken down; then this program would crash or hang at its end.
+std::vector<vqvae::Predictor> outlive_main;
 
 vqvae::Tensor digits(int count) {
   vqvae::Tensor images(vqvae::DType::kUint8, {0, 28, 28, 1});
@@ -184,6 +189,11 @@ TEST_CASE("while one thread binds without fusion the others neither read the env
   CHECK(reads_meanwhile.load() == 0);
 }
 
+TEST_CASE("predictors may outlive main") {
+  for (const vqvae::Engine engine : kEngines) outlive_main.push_back(open(engine));
+  for (vqvae::Predictor& predictor : outlive_main) predictor.reconstruct(digits(1));
+}
+
 TEST_CASE("a function that is handed an output may run another network") {
   vqvae::Network network(misfused(), {"data"}, vqvae::Engine::kExecutor);
   const vqvae::Inputs inputs = {{"data", vqvae::Tensor(vqvae::DType::kFloat32, {1, 1, 8, 8})}};
@@ -193,6 +203,28 @@ TEST_CASE("a function that is handed an output may run another network") {
     ++outputs;
   });
   CHECK(outputs == 3);
+}
+
+TEST_CASE("callers of the C API share a predictor, and each thread has an error of its own") {
+  vqvae_predictor* predictor = nullptr;
+  REQUIRE(vqvae_open(VQVAE_PRETRAINED, nullptr, &predictor) == VQVAE_DONE);
+  const vqvae::Tensor images = digits(5);
+  vqvae::Bytes wanted = images.data;
+  REQUIRE(vqvae_reconstruct(predictor, wanted.data(), wanted.size(), 5, 28, 28, wanted.data(), wanted.size()) == 0);
+  std::atomic<int> wrongs{0};
+  in_threads(4, [&](int number) {
+    wrongs += *vqvae_last_error() != '\0';
+    for (const int count : {number + 1, 1, 5 - number}) {
+      vqvae::Bytes buffer = vqvae::slice(images, 0, count).data;
+      const std::size_t size = buffer.size();
+      wrongs += vqvae_reconstruct(predictor, buffer.data(), size, count, 28, 28, buffer.data(), size);
+      wrongs += !std::equal(buffer.begin(), buffer.end(), wanted.begin());
+    }
+    wrongs += vqvae_code_shape(predictor, -number, 1, nullptr, nullptr) != VQVAE_USAGE;
+    wrongs += vqvae_last_error() != "height: is " + std::to_string(-number) + ", not 1 to 2^31 - 1";
+  });
+  CHECK(wrongs.load() == 0);
+  vqvae_close(predictor);
 }
 
 // What must not be done: ThreadSanitizer is to say so, whatever it is told to overlook (tests/tsan.txt). The second

@@ -13,6 +13,7 @@ from vqvae_gluon.data.exif import orientation
 SIGNATURE = b"\xff\xd8\xff"
 _EXIF = b"Exif\0\0"
 _MAX_SCANS = 100  # What the library's own programs write at most.
+_LARGEST_SIDE = 65500  # The library's own.
 _SOF = (0xC0, 0xC1, 0xC2)  # Baseline, extended, progressive: those with Huffman's codes.
 _OTHER_SOF = (0xC3, 0xC5, 0xC6, 0xC7, 0xC8, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF)
 _EOI, _SOS, _APP1 = 0xD9, 0xDA, 0xE1
@@ -35,14 +36,15 @@ def decode_jpeg(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
     Raises:
         ValueError: the bytes are damaged, or of a kind of JPEG that is not read.
     """
-    frame, exif = _read_segments(data)
-    if frame.width * frame.height > max_pixels:
-        raise ValueError("it has too many pixels")
-    pixels = simplejpeg.decode_jpeg(data, "GRAY" if len(frame.left) == 1 else "RGB", strict=True)
+    frame, exif = _read_segments(data, max_pixels)
+    try:
+        pixels = simplejpeg.decode_jpeg(data, "GRAY" if len(frame.left) == 1 else "RGB", strict=True)
+    except ValueError as error:  # Its words differ between versions of the library.
+        raise ValueError("its pixels are damaged") from error
     return pixels, orientation(exif)
 
 
-def _read_segments(data: bytes) -> tuple[_Frame, bytes]:
+def _read_segments(data: bytes, max_pixels: int) -> tuple[_Frame, bytes]:
     """The frame, and the TIFF data of the first EXIF segment that stands before the pixels."""
     frame, exif, scans, at = None, None, 0, 2
     while True:
@@ -62,7 +64,7 @@ def _read_segments(data: bytes) -> tuple[_Frame, bytes]:
         if marker in _SOF:
             if frame is not None:
                 raise ValueError("it has two frames")
-            frame = _read_frame(body)
+            frame = _read_frame(body, max_pixels)
         elif marker in _OTHER_SOF:
             raise ValueError("it is of a process other than baseline, extended or progressive")
         elif marker == _APP1 and exif is None and not scans and body.startswith(_EXIF):
@@ -83,7 +85,7 @@ def _read_segments(data: bytes) -> tuple[_Frame, bytes]:
     return frame, exif or b""
 
 
-def _read_frame(body: bytes) -> _Frame:
+def _read_frame(body: bytes, max_pixels: int) -> _Frame:
     if len(body) < 6 or len(body) != 6 + 3 * body[5]:
         raise ValueError("its frame is not sound")
     bits, height, width, components = struct.unpack_from(">BHHB", body)
@@ -93,6 +95,8 @@ def _read_frame(body: bytes) -> _Frame:
         raise ValueError("its pixels are not 8 bits of gray or RGB")
     if not height or not width:
         raise ValueError("its frame is not sound")
+    if max(height, width) > _LARGEST_SIDE or height * width > max_pixels:
+        raise ValueError("it has too many pixels")
     sampling = [(factor >> 4, factor & 15) for factor in body[7::3]]
     if components == 3 and not _is_common(*sampling):
         raise ValueError("its colours are sampled in an uncommon way")

@@ -43,7 +43,7 @@ struct Estimate {
 // Takes the outputs of a run, one after the other.
 using Sink = std::function<void(Tap)>;
 
-// Move-only. One thread at a time may use a network.
+// Move-only. One thread at a time may use a network; several threads may have one each (threads.hpp).
 class Network {
  public:
   // Has MXNet prove every node by itself, and binds every argument and auxiliary state of the graph exactly once.

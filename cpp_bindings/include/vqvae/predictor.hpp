@@ -15,7 +15,7 @@
 
 namespace vqvae {
 
-// Move-only. One thread at a time may use a predictor.
+// Move-only. One thread at a time may use a predictor; several threads may have one each (threads.hpp).
 class Predictor {
  public:
   // Is told of work that is done in parts, how many of how many.

@@ -14,7 +14,7 @@
 //   MXNET_SUBGRAPH_VERBOSE, unless they are set) and, with the engines kExecutor and kPredict, for a moment when a
 //   graph is bound that must not be fused (MXNET_SUBGRAPH_BACKEND, unless it is set); nobody of its own reads it then.
 //   A host whose other threads call getenv or setenv meanwhile sets these three itself before it starts them.
-// - Predictors are freed before main returns. A child of fork does not use its parent's.
+// - A predictor that outlives main is left to the system. A child of fork does not use its parent's.
 #ifndef VQVAE_THREADS_HPP_
 #define VQVAE_THREADS_HPP_
 

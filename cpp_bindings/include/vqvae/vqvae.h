@@ -63,7 +63,7 @@ typedef struct vqvae_properties {
  * gives it to vqvae_close; it is NULL on failure. */
 int vqvae_open(const char* bundle, const vqvae_options* options, vqvae_predictor** predictor);
 
-/* Free a predictor; NULL is none. All must be closed before main returns. */
+/* Free a predictor; NULL is none. Those that are still open when main returns are left to the system. */
 void vqvae_close(vqvae_predictor* predictor);
 
 int vqvae_info(const vqvae_predictor* predictor, vqvae_properties* properties);
