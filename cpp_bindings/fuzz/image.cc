@@ -35,7 +35,7 @@ std::size_t claimed_pixels(const vqvae::Bytes& bytes) {
     if (bytes[i] != 0xFF || bytes[i + 1] < 0xC0 || bytes[i + 1] > 0xCF) continue;
     const std::size_t height = bytes[i + 5] * 256U + bytes[i + 6];
     const std::size_t width = bytes[i + 7] * 256U + bytes[i + 8];
-    if (height * width > most) most = height * width;
+    most = std::max(most, height * width);
   }
   return most;
 }

@@ -70,36 +70,54 @@ std::int64_t side(std::int64_t value, const char* name) {
   return value;
 }
 
-// A shape whose bytes are exactly those of the caller's buffer, which also bounds what is allocated for it.
-vqvae::Shape shape(const vqvae::Shape& extents, DType dtype, std::size_t size, const char* name) {
-  std::size_t bytes = vqvae::item_size(dtype);
-  bool fits = true;
-  for (const std::int64_t extent : extents) {
-    const auto factor = static_cast<std::size_t>(extent);
-    fits = fits && bytes <= std::numeric_limits<std::size_t>::max() / factor;
-    if (fits) bytes *= factor;
-  }
-  if (!fits || bytes != size) {
-    throw UsageError(name, "has " + std::to_string(size) + " bytes; " + dtype_name(dtype) + " " +
-                               vqvae::to_string(extents) + " has " +
-                               (fits ? std::to_string(bytes) : "more than there can be"));
-  }
-  return extents;
-}
-
+// A caller's array: its values, the bytes it says it has, and what it must be.
 template <typename Item>
-Tensor copy_of(const Item* items, DType dtype, vqvae::Shape extents) {
-  Tensor tensor;
-  tensor.dtype = dtype;
-  tensor.shape = std::move(extents);
-  const auto* bytes = reinterpret_cast<const std::uint8_t*>(items);
-  tensor.data.assign(bytes, bytes + vqvae::element_count(tensor.shape) * sizeof(Item));
-  return tensor;
-}
+struct Array {
+  Item* items;
+  std::size_t size;
+  DType dtype;
+  const vqvae::Shape& extents;
+  const char* name;
 
-void copy_to(const Tensor& tensor, void* buffer, std::size_t size) {
-  if (tensor.data.size() != size) throw vqvae::RuntimeFailure("result", "is not of the size that was asked for");
-  std::memcpy(buffer, tensor.data.data(), size);
+  // The bytes are exactly those of the extents, which also bounds what is allocated for them.
+  void check() const {
+    std::size_t bytes = vqvae::item_size(dtype);
+    bool fits = true;
+    for (const std::int64_t extent : extents) {
+      const auto factor = static_cast<std::size_t>(extent);
+      fits = fits && bytes <= std::numeric_limits<std::size_t>::max() / factor;
+      if (fits) bytes *= factor;
+    }
+    if (!fits || bytes != size) {
+      throw UsageError(name, "has " + std::to_string(size) + " bytes; " + dtype_name(dtype) + " " +
+                                 vqvae::to_string(extents) + " has " +
+                                 (fits ? std::to_string(bytes) : "more than there can be"));
+    }
+    given(items, name);
+  }
+
+  Tensor copy() const {
+    Tensor tensor;
+    tensor.dtype = dtype;
+    tensor.shape = extents;
+    const auto* bytes = reinterpret_cast<const std::uint8_t*>(items);
+    tensor.data.assign(bytes, bytes + size);
+    return tensor;
+  }
+};
+
+// Fill one array with what the predictor makes of the other.
+template <typename In, typename Out, typename Work>
+void convert(vqvae_predictor* predictor, const Array<In>& in, const Array<Out>& out, const Work& work) {
+  in.check();
+  out.check();
+  const Tensor fed = in.copy();
+  const std::scoped_lock lock(predictor->mutex);
+  const Tensor result = work(predictor->predictor, fed);
+  if (result.data.size() != out.size) {
+    throw vqvae::RuntimeFailure("result", "is not of the size that was asked for");
+  }
+  std::memcpy(out.items, result.data.data(), out.size);
 }
 
 std::int64_t codes_along(const vqvae_predictor& handle, std::int64_t pixels) {
@@ -191,12 +209,9 @@ int vqvae_encode(vqvae_predictor* predictor, const std::uint8_t* images, std::si
                  std::int64_t height, std::int64_t width, std::int32_t* codes, std::size_t codes_size) {
   return guarded([&] {
     const Shapes shapes(*given(predictor, "predictor"), count, height, width);
-    const vqvae::Shape in = shape(shapes.images, DType::kUint8, images_size, "images");
-    shape(shapes.codes, DType::kInt32, codes_size, "codes");
-    given(codes, "codes");
-    const Tensor fed = copy_of(given(images, "images"), DType::kUint8, in);
-    const std::scoped_lock lock(predictor->mutex);
-    copy_to(predictor->predictor.encode(fed), codes, codes_size);
+    convert(predictor, Array<const std::uint8_t>{images, images_size, DType::kUint8, shapes.images, "images"},
+            Array<std::int32_t>{codes, codes_size, DType::kInt32, shapes.codes, "codes"},
+            [](vqvae::Predictor& opened, const Tensor& fed) { return opened.encode(fed); });
   });
 }
 
@@ -204,12 +219,9 @@ int vqvae_decode(vqvae_predictor* predictor, const std::int32_t* codes, std::siz
                  std::int64_t height, std::int64_t width, std::uint8_t* images, std::size_t images_size) {
   return guarded([&] {
     const Shapes shapes(*given(predictor, "predictor"), count, height, width);
-    const vqvae::Shape in = shape(shapes.codes, DType::kInt32, codes_size, "codes");
-    shape(shapes.images, DType::kUint8, images_size, "images");
-    given(images, "images");
-    const Tensor fed = copy_of(given(codes, "codes"), DType::kInt32, in);
-    const std::scoped_lock lock(predictor->mutex);
-    copy_to(predictor->predictor.decode(fed, height, width), images, images_size);
+    convert(predictor, Array<const std::int32_t>{codes, codes_size, DType::kInt32, shapes.codes, "codes"},
+            Array<std::uint8_t>{images, images_size, DType::kUint8, shapes.images, "images"},
+            [&](vqvae::Predictor& opened, const Tensor& fed) { return opened.decode(fed, height, width); });
   });
 }
 
@@ -218,12 +230,9 @@ int vqvae_reconstruct(vqvae_predictor* predictor, const std::uint8_t* images, st
                       std::size_t result_size) {
   return guarded([&] {
     const Shapes shapes(*given(predictor, "predictor"), count, height, width);
-    const vqvae::Shape in = shape(shapes.images, DType::kUint8, images_size, "images");
-    shape(shapes.images, DType::kUint8, result_size, "result");
-    given(result, "result");
-    const Tensor fed = copy_of(given(images, "images"), DType::kUint8, in);
-    const std::scoped_lock lock(predictor->mutex);
-    copy_to(predictor->predictor.reconstruct(fed), result, result_size);
+    convert(predictor, Array<const std::uint8_t>{images, images_size, DType::kUint8, shapes.images, "images"},
+            Array<std::uint8_t>{result, result_size, DType::kUint8, shapes.images, "result"},
+            [](vqvae::Predictor& opened, const Tensor& fed) { return opened.reconstruct(fed); });
   });
 }
 

@@ -21,13 +21,14 @@ namespace vqvae {
 namespace {
 
 constexpr mode_t kMode = 0666;
+constexpr const char* kHidden = ".vqvae.XXXXXX";  // mkostemp(3) takes the six letters for random ones.
 
 // An unfinished file. Where the file system can, it has no name, so that nothing is left of it whenever the process is
 // ended; else a hidden one, which goes with this object unless it is published.
 class Unfinished {
  public:
   explicit Unfinished(const std::filesystem::path& path)
-      : path_(path.string()), hidden_((path.parent_path() / ".vqvae.XXXXXX").string()) {
+      : path_(path.string()), hidden_((path.parent_path() / kHidden).string()) {
     struct stat found{};
     if (stat(path_.c_str(), &found) == 0 && !S_ISREG(found.st_mode)) fail(S_ISDIR(found.st_mode) ? EISDIR : EINVAL);
     const std::filesystem::path directory = path.has_parent_path() ? path.parent_path() : ".";

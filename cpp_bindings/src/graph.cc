@@ -60,10 +60,9 @@ std::vector<Reference> references(const Json& list, std::size_t limit) {
 // MXNet takes the numbers of types and storages as they come.
 void check_attribute(const std::string& name, const Node& node) {
   const std::string& value = node.attributes.at(name);
-  const bool sound = name == "__dtype__"          ? value.size() == 1 && is_dtype(value[0] - '0')
-                     : name == "__storage_type__" ? value == "0"
-                                                  : true;
-  if (!sound) throw Unsound(name + " of " + node.name + " is " + value);
+  const bool type = name == "__dtype__" && (value.size() != 1 || !is_dtype(value[0] - '0'));
+  const bool storage = name == "__storage_type__" && value != "0";
+  if (type || storage) throw Unsound(name + " of " + node.name + " is " + value);
 }
 
 Node read_node(const Json& row, std::size_t place) {

@@ -135,11 +135,12 @@ void prove(const Graph& graph) {
   };
   for (const Node& node : graph.nodes) {
     check_outputs(node.inputs);
-    const bool known = node.op != "null" && !node.has_subgraphs;
-    // Control flow has as many as its subgraph gives, which MXNet does not tell of a node alone.
-    counts.push_back(known                ? prove(node, graph.name)
-                     : node.has_subgraphs ? std::numeric_limits<std::size_t>::max()
-                                          : 1);
+    if (node.has_subgraphs) {
+      // Control flow has as many as its subgraph gives, which MXNet does not tell of a node alone.
+      counts.push_back(std::numeric_limits<std::size_t>::max());
+    } else {
+      counts.push_back(node.op == "null" ? 1 : prove(node, graph.name));
+    }
   }
   check_outputs(graph.outputs);
 }

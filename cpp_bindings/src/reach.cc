@@ -196,11 +196,12 @@ class Walk {
     asked[graph_.outputs[0].first] = wanted;
     Span result = {wanted.begin, wanted.begin};
     for (std::size_t i = graph_.nodes.size(); i-- > 0;) {
-      if (!asked[i]) continue;
+      const std::optional<Span> own = asked[i];
+      if (!own) continue;
       const Node& node = graph_.nodes[i];
-      if (node.name == input_) result = *asked[i];
+      if (node.name == input_) result = *own;
       const std::optional<Window> slides = window(node);
-      const Span needed = slides ? before(*slides, side, *asked[i]) : *asked[i];
+      const Span needed = slides ? before(*slides, side, *own) : *own;
       for (const Reference& input : node.inputs) {
         if (!grids_[input.first]) continue;
         std::optional<Span>& span = asked[input.first];

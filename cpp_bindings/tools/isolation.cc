@@ -45,8 +45,8 @@ int isolated(const std::string& what, const std::function<int()>& work) {
     // As if it had met this process, without a second core file.
     const rlimit none{};
     setrlimit(RLIMIT_CORE, &none);
-    std::signal(WTERMSIG(status), SIG_DFL);
-    raise(WTERMSIG(status));
+    static_cast<void>(std::signal(WTERMSIG(status), SIG_DFL));
+    static_cast<void>(raise(WTERMSIG(status)));
   }
   std::cerr << "reconstruct: error: " << what << ": makes MXNet crash; export the network again\n";
   return static_cast<int>(vqvae::ExitCode::kRejected);

@@ -6,8 +6,9 @@
 #include "vqvae/fusion.hpp"
 
 std::string fusion_note(const Options& options, const std::vector<const vqvae::Graph*>& graphs) {
-  const char* chosen = vqvae::fusion_is_chosen() ? std::getenv(vqvae::kFusionVariable) : "";
-  if (options.quiet || options.fusion_kind() == vqvae::Fusion::kMXNet || std::string(chosen) == "NONE") return "";
+  const char* set = std::getenv(vqvae::kFusionVariable);
+  const std::string chosen = set == nullptr ? "" : set;
+  if (options.quiet || options.fusion_kind() == vqvae::Fusion::kMXNet || chosen == "NONE") return "";
   if (options.engine_kind() == vqvae::Engine::kCachedOp) return "";
   std::string first;
   std::size_t more = 0;
@@ -22,7 +23,7 @@ std::string fusion_note(const Options& options, const std::vector<const vqvae::G
   }
   if (first.empty()) return "";
   if (more > 0) first += " and " + std::to_string(more) + " more";
-  return "reconstruct: note: " + (*chosen == '\0' ? "fusion is off, for MXNet would compute " + first + " wrongly\n"
-                                                  : std::string(vqvae::kFusionVariable) + "=" + chosen +
-                                                        " may compute " + first + " wrongly; unset it\n");
+  return "reconstruct: note: " + (chosen.empty() ? "fusion is off, for MXNet would compute " + first + " wrongly\n"
+                                                 : std::string(vqvae::kFusionVariable) + "=" + chosen +
+                                                       " may compute " + first + " wrongly; unset it\n");
 }

@@ -116,7 +116,7 @@ void check_bundle(const Options& options) {
     throw vqvae::UsageError("--decode", "does not go together with --codes, --grid and --trace");
   }
   if (!options.trace.empty() &&
-      !(options.codes.empty() && options.grid.empty() && !options.json && options.repeat == 1)) {
+      (!options.codes.empty() || !options.grid.empty() || options.json || options.repeat > 1)) {
     throw vqvae::UsageError("--trace", "does not go together with --codes, --grid, --json and --repeat");
   }
 }
@@ -134,7 +134,7 @@ Options parse_options(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {
-    throw Ended{app.exit(success)};
+    throw Ended(app.exit(success));
   } catch (const CLI::ParseError& error) {
     throw vqvae::UsageError("options", error.what());
   }

@@ -3,6 +3,7 @@
 #define VQVAE_TOOLS_OPTIONS_HPP_
 
 #include <cstddef>
+#include <exception>
 #include <string>
 #include <vector>
 
@@ -43,8 +44,13 @@ struct Options {
 };
 
 // Where the command line ends the program itself: --help, --version, or words that do not fit.
-struct Ended {
-  int code;
+class Ended : public std::exception {
+ public:
+  explicit Ended(int code) : code_(code) {}
+  int code() const { return code_; }
+
+ private:
+  int code_;
 };
 
 // Read the command line. Throws Ended, and UsageError.

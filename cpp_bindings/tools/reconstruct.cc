@@ -19,6 +19,7 @@
 #include "vqvae/bundle.hpp"
 #include "vqvae/error.hpp"
 #include "vqvae/predictor.hpp"
+#include "vqvae/threads.hpp"
 
 namespace {
 
@@ -34,8 +35,7 @@ vqvae::Predictor open(const Options& options) {
 }
 
 void run(const Options& options) {
-  constexpr int kReplace = 1;
-  if (options.threads > 0) setenv("OMP_NUM_THREADS", std::to_string(options.threads).c_str(), kReplace);
+  if (options.threads > 0) vqvae::use_threads(options.threads);
   if (options.is_plain()) {
     trace_export(options);
     return;
@@ -101,7 +101,7 @@ int main(int argc, char** argv) {
   try {
     code = start(argc, argv);
   } catch (const Ended& ended) {
-    code = ended.code;
+    code = ended.code();
   } catch (const vqvae::Error& error) {
     code = fail(error.code(), error.what());
   } catch (const std::exception& error) {

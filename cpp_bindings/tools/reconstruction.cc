@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <functional>
-#include <optional>
 #include <utility>
 
 #include "sheet.hpp"
@@ -63,15 +62,17 @@ double squared_error(const Tensor& a, const Tensor& b) {
 // Do the same work several times; it must come to the same bits. Gives the result and the seconds of each time.
 template <typename Work>
 auto repeat(int times, std::vector<double>* seconds, const Work& work) {
-  std::optional<decltype(work())> first;
-  for (int i = 0; i < times; ++i) {
+  const auto timed = [&] {
     const Clock clock;
     auto result = work();
     seconds->push_back(clock.seconds());
-    if (first && !(*first == result)) throw vqvae::RuntimeFailure("--repeat", "two runs gave different bits");
-    if (!first) first = std::move(result);
+    return result;
+  };
+  auto first = timed();
+  for (int i = 1; i < times; ++i) {
+    if (!(timed() == first)) throw vqvae::RuntimeFailure("--repeat", "two runs gave different bits");
   }
-  return std::move(*first);
+  return first;
 }
 
 // What a run gives: codes (N, h, w), and images (N, H, W, C) if they are wanted.
@@ -124,15 +125,15 @@ class Reconstruction {
       item.outputs = output_paths(fs::path(options_.directory()) / source.place, item.count, images.numbered);
       for (const fs::path& path : item.outputs) claims_.claim(path, "reconstruction", source.title());
     }
-    if (one_file_ && first_ && !same_size(*first_, images.values)) {
+    if (one_file_ && !first_.data.empty() && !same_size(first_, images.values)) {
       throw vqvae::InputError(source.title(), "is " + size_of(images.values) + ", but the images before it are " +
-                                                  size_of(*first_) + "; one file of codes is of images of one size");
+                                                  size_of(first_) + "; one file of codes is of images of one size");
     }
     if (!options_.codes.empty() && !one_file_) {
       item.codes = fs::path(options_.codes) / (source.place.string() + kPacked);
       claims_.claim(item.codes, "codes", source.title());
     }
-    if (one_file_ && !first_) first_ = vqvae::slice(images.values, 0, 1);
+    if (one_file_ && first_.data.empty()) first_ = vqvae::slice(images.values, 0, 1);
     const bool fits = batch_.items.empty() ||
                       (same_size(batch_.images, images.values) && batch_.count() + item.count <= options_.batch);
     if (!fits) flush();
@@ -216,7 +217,7 @@ class Reconstruction {
 
   void write_all_codes() {
     const bool array = fs::path(options_.codes).extension() == kArray;
-    write_new(options_.codes, array ? vqvae::npy_bytes(all_codes_) : packed(all_codes_, *first_), &results_);
+    write_new(options_.codes, array ? vqvae::npy_bytes(all_codes_) : packed(all_codes_, first_), &results_);
   }
 
   const Options& options_;
@@ -225,8 +226,8 @@ class Reconstruction {
   std::vector<Source> sources_;
   Claims claims_;
   Progress progress_;
-  bool one_file_ = false;        // The codes of all images go into one file.
-  std::optional<Tensor> first_;  // The first image, where all must have its size.
+  bool one_file_ = false;  // The codes of all images go into one file.
+  Tensor first_;           // The first image, where all must have its size.
   Tensor all_codes_;
   Sheet sheet_;
   Batch batch_;

@@ -41,7 +41,7 @@ Results::Results(const Options& options, const vqvae::Predictor& predictor, doub
   head_["bundle"] = options.bundle;
   head_["digest"] = predictor.digest();
   head_["engine"] = options.engine;
-  head_["threads"] = threads == nullptr ? Json(nullptr) : Json(std::atoi(threads));
+  head_["threads"] = threads == nullptr ? Json(nullptr) : Json(std::strtol(threads, nullptr, 10));
   head_["batch"] = options.batch;
   head_["open_seconds"] = open_seconds;
 }

@@ -1,9 +1,8 @@
 // Threads: what may be shared, and how many MXNet computes with.
 //
-// - One thread at a time may use a Predictor, a Network or a TraceWriter; it need not be the one that made it.
-// Different
-//   ones may be made, used, moved and freed in different threads at once, whatever their engines. A result does not
-//   depend on what other threads do.
+// - One thread at a time may use a Predictor, a Network or a TraceWriter; it need not be the one that made it. Others
+//   may be made, used, moved and freed in other threads at once, whatever their engines. A result does not depend on
+//   what other threads do.
 // - Bundles, tensors and the other values are like those of the standard library: many may read one, or one writes it.
 //   All other functions may be called from any thread.
 // - Progress and sinks are called in the thread that asked for the work, while no lock is held: they may use other
