@@ -432,8 +432,6 @@ class Runner:
 
 def _complaints(program: str, kind: Kind, case: Case, outcome: Outcome, sound: Outcome) -> Iterator[str]:
     begin = {"cpp": "reconstruct: error: ", "python": "vqvae-gluon: error: "}[program]
-    if kind.run == "plain" and outcome.status == 2 and "--input: names no input of the graph" in outcome.error:
-        return  # The word of the command line does not fit the graph, whichever of the two is to blame.
     if outcome.status < 0:
         yield f"was ended by signal {-outcome.status} after {outcome.cpu:.1f} s"
     elif outcome.status not in (0, 3):

@@ -109,7 +109,8 @@ def open_feed(
     if missing and not specs:
         raise UsageError("--input", f"is needed for {', '.join(missing)}, such as --input {missing[0]}:1,3,224,224")
     if not used:
-        raise UsageError("--input", f"names no input of the graph; it takes {', '.join(wanted) or 'nothing'}")
+        takes = ", ".join(wanted) or "nothing"
+        raise InputError(network.files.symbol, f"has none of the inputs that --input names; it takes {takes}")
     batch = used[0].shape[0]
     mixed = len({spec.shape[0] for spec in used}) > 1
     if mixed and count is not None:
