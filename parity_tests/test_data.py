@@ -1,6 +1,7 @@
 """Data sets and image files: what is there is read exactly, what is wrong is named with its remedy."""
 
 import gzip
+import struct
 
 import numpy as np
 import PIL.Image
@@ -9,6 +10,8 @@ import pytest
 from vqvae_gluon.data import fingerprint, load_split, mnist, open_images
 from vqvae_gluon.data.images import decode_image, encode_png, read_image, read_images, to_images, to_tensor, write_image
 from vqvae_gluon.errors import InputError
+
+IDX_HEADER = struct.pack(">4i", 2051, 10000, 28, 28)
 
 
 def test_mnist_is_the_official_one():
@@ -20,7 +23,7 @@ def test_mnist_is_the_official_one():
 
 
 def test_mnist_from_a_directory(tmp_path):
-    name, _ = mnist.FILES["test"]
+    name, *_ = mnist.FILES["test"]
     load_split("mnist", "test", 1)  # Fills the cache.
     (tmp_path / name).write_bytes((mnist.cache_directory() / name).read_bytes())
     np.testing.assert_array_equal(load_split("mnist", "test", 1, tmp_path), load_split("mnist", "test", 1))
@@ -31,15 +34,29 @@ def test_a_missing_mnist_file_is_named(tmp_path):
         load_split("mnist", "test", 1, tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", gzip.compress(b"\0\0\x08\x03" + bytes(12))])
-def test_a_damaged_mnist_file_is_named(tmp_path, content):
+DAMAGED = {
+    "empty": (b"", "it does not hold 10000 images of 28x28"),
+    "no gzip": (b"garbage", "Not a gzipped file"),
+    "cut off": (gzip.compress(IDX_HEADER + bytes(7840000))[:-9], "Compressed file ended"),
+    "no deflate": (gzip.compress(b"")[:10] + b"\xff" * 50, "Error -3 while decompressing"),
+    "other header": (gzip.compress(bytes(16) + bytes(7840000)), "it does not hold 10000 images of 28x28"),
+    "too short": (gzip.compress(IDX_HEADER + bytes(7839999)), "it does not hold 10000 images of 28x28"),
+    "too long": (gzip.compress(IDX_HEADER + bytes(7840001)), "it does not hold 10000 images of 28x28"),
+    "other pixels": (gzip.compress(IDX_HEADER + bytes(7840000)), "the SHA-256 of what it holds is not"),
+}
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+@pytest.mark.parametrize("damage", DAMAGED)
+def test_a_damaged_mnist_file_is_named(tmp_path, name, damage):
+    content, reason = DAMAGED[damage]
     (tmp_path / "t10k-images-idx3-ubyte.gz").write_bytes(content)
-    with pytest.raises(InputError, match=r"t10k-images-idx3-ubyte.gz: is damaged: its SHA-1 is not c3a25af"):
-        load_split("mnist", "test", 1, tmp_path)
+    with pytest.raises(InputError, match=f"ubyte.gz: is damaged: .*{reason}.*; put the official file there"):
+        load_split(name, "test", 1, tmp_path)
 
 
 def test_an_unknown_data_set_is_named():
-    with pytest.raises(InputError, match="imagenet: is no data set; the names are mnist, images"):
+    with pytest.raises(InputError, match="imagenet: is no data set; the names are mnist, fashion-mnist, cifar10, "):
         load_split("imagenet", "train", 1)
 
 

@@ -1,5 +1,6 @@
 """Exit codes, and the errors that carry them. The C++ tools use the same codes."""
 
+import copyreg
 import re
 
 DONE = 0
@@ -28,6 +29,10 @@ class VQVAEError(Exception):
 
     def __init__(self, what, why: str):
         super().__init__(one_line(f"{what}: {why}"))
+
+    def __reduce__(self):
+        # Between processes goes the message, which is made already.
+        return copyreg.__newobj__, (type(self), str(self))  # type: ignore[attr-defined]
 
 
 class RuntimeFailure(VQVAEError):

@@ -1,6 +1,5 @@
 """Data sets as uint8 images (N, H, W, C), by name, directory or file."""
 
-import hashlib
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,38 +7,26 @@ from typing import Optional
 
 import numpy as np
 
-from vqvae_gluon.data import mnist
-from vqvae_gluon.data.images import find_images, read_any, read_image, read_images
+from vqvae_gluon.data.images import find_images, read_any, read_image
+from vqvae_gluon.data.imageset import ArraySet, FolderSet, ImageSet, fingerprint
+from vqvae_gluon.data.loader import Augmentation, Loader
+from vqvae_gluon.data.sets import DATASETS, NAMES, load_split, open_split
 from vqvae_gluon.errors import InputError
 
-DATASETS = {"mnist": mnist.load}
-
-
-def load_split(name: str, split: str, channels: int, directory: Optional[Path] = None) -> np.ndarray:
-    """One split of a data set.
-
-    Args:
-        name: of a data set in :data:`DATASETS`, or ``images`` for a folder with ``train/`` and ``test/`` in it.
-        split: ``train`` or ``test``.
-        channels: 1 or 3; how image files are read.
-        directory: where the files are; a named data set is fetched when left out.
-
-    Returns:
-        uint8 (N, H, W, C).
-
-    Raises:
-        InputError: the name is unknown, or a file is missing or damaged.
-    """
-    if name == "images":
-        if directory is None:
-            raise InputError("images", "needs --data DIR, a folder with train/ and test/ in it")
-        return read_images(find_images(Path(directory) / split), channels)
-    if name not in DATASETS:
-        raise InputError(name, f"is no data set; the names are {', '.join([*DATASETS, 'images'])}")
-    images = DATASETS[name](split, directory)
-    if images.shape[3] != channels:
-        raise InputError(name, f"has {images.shape[3]} channels, the network {channels}")
-    return images
+__all__ = [
+    "DATASETS",
+    "NAMES",
+    "ArraySet",
+    "Augmentation",
+    "FolderSet",
+    "ImageSet",
+    "Images",
+    "Loader",
+    "fingerprint",
+    "load_split",
+    "open_images",
+    "open_split",
+]
 
 
 class Images:
@@ -97,8 +84,3 @@ def open_images(source: str, channels: int, count: Optional[int] = None) -> Imag
     if array.shape[3] != channels or not array.size:
         raise InputError(source, f"is of shape {array.shape}; the network takes images of {channels} channels")
     return Images(source, (), array, array.shape[1:])
-
-
-def fingerprint(images: np.ndarray) -> str:
-    """SHA-256 of the images' shape and pixels."""
-    return hashlib.sha256(repr(images.shape).encode() + np.ascontiguousarray(images).tobytes()).hexdigest()

