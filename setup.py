@@ -28,6 +28,8 @@ setup(
         "jinja2>=3.1",
         "platformdirs>=3",
         "tqdm>=4.64",
+        "tensorboardX>=2.6",
+        "tomli>=2; python_version < '3.11'",
         # MXNet imports distutils, which Python 3.12 dropped.
         "setuptools; python_version >= '3.12'",
     ],

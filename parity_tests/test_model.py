@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vqvae_gluon.compat import mx
-from vqvae_gluon.config import PRESETS, Config
+from vqvae_gluon.config import PRESETS, Config, ModelConfig
 from vqvae_gluon.data.images import to_tensor
 from vqvae_gluon.model.quantizer import VectorQuantizer
 from vqvae_gluon.model.vqvae import VQVAE, CodesToImages, ImagesToCodes, Residual
@@ -15,7 +15,7 @@ K, D = 8, 4
 @pytest.fixture
 def quantizer():
     mx.random.seed(1)
-    block = VectorQuantizer(K, D, prefix="q_")
+    block = VectorQuantizer(ModelConfig(num_embeddings=K, embedding_dim=D), prefix="q_")
     block.initialize(mx.init.Uniform(1.0))
     return block
 
@@ -142,10 +142,14 @@ def test_the_mnist_preset_is_the_earlier_projects_network(network):
         "decoder_image_weight": (1, 32, 3, 3),
         "decoder_image_bias": (1,),
     }
-    training = PRESETS["mnist"].training
+    original = PRESETS["mnist-original"]
+    assert {name: parameter.shape for name, parameter in VQVAE(original.model).collect_params().items()} == shapes
+    training = original.training
     assert (training.epochs, training.batch_size, training.learning_rate) == (100, 500, 1e-4)
     assert training.reconstruction_weight == 28 * 28
-    assert PRESETS["mnist"].model.commitment_cost == 0.25
+    assert original.model.commitment_cost == 0.25
+    assert original.model.quantizer == "codebook-loss"
+    assert (PRESETS["mnist"].training.epochs, PRESETS["mnist"].training.batch_size) == (100, 500)
 
 
 def test_the_cifar10_preset_is_the_standard_residual_network(residual):
@@ -172,10 +176,20 @@ def test_the_cifar10_preset_is_the_standard_residual_network(residual):
     weights = {name: shape for name, shape in shapes.items() if "_block" in name or not name.endswith("bias")}
     assert weights == expected
     assert len(shapes) - len(weights) == 7  # A bias for each of the other convolutions.
-    preset = PRESETS["cifar10"]
-    assert (preset.training.batch_size, preset.training.learning_rate, preset.training.data) == (32, 3e-4, "images")
-    assert preset.model.commitment_cost == 0.25
-    assert preset.model.stride == 4
+    assert PRESETS["cifar10"].model.stride == 4
+
+
+def test_the_sonnet_preset_has_the_numbers_of_its_example():
+    model, training = PRESETS["cifar10-sonnet"].model, PRESETS["cifar10-sonnet"].training
+    assert (training.steps, training.batch_size, training.learning_rate, training.schedule) == (
+        10000,
+        32,
+        3e-4,
+        "constant",
+    )
+    assert (model.quantizer, model.decay, model.epsilon, model.commitment_cost) == ("ema", 0.99, 1e-5, 0.25)
+    assert (model.restart_below, training.kmeans_images, training.clip_norm) == (0, 0, 0)
+    assert training.reconstruction_weight == pytest.approx(1 / 0.06327, rel=1e-3)
 
 
 def test_a_block_adds_to_what_it_is_given():
@@ -215,23 +229,52 @@ def test_the_last_layer_is_the_transposed_convolution_with_its_kernel_turned_aro
     np.testing.assert_allclose(convolution(images).asnumpy(), transposed(images).asnumpy(), atol=1e-5)
 
 
+def test_training_computes_the_same_functions(digits):
+    trained, plain = VQVAE(PRESETS["mnist"].model, training=True), VQVAE(PRESETS["mnist"].model)
+    trained.initialize(mx.init.Xavier())
+    plain.initialize()
+    for name, parameter in plain.collect_params().items():
+        parameter.set_data(trained.collect_params()[name].data())
+    images = mx.nd.array(to_tensor(digits[:20]))
+    gradients = []
+    for model in (trained, plain):
+        with mx.autograd.record():
+            reconstruction, _, codes, loss, *_ = model(images)
+        loss.backward()
+        gradients.append((reconstruction.asnumpy(), codes.asnumpy(), model.decoder.collect_params()))
+    np.testing.assert_allclose(gradients[0][0], gradients[1][0], atol=1e-6)
+    np.testing.assert_array_equal(gradients[0][1], gradients[1][1])
+    for name, parameter in gradients[0][2].items():
+        expected = gradients[1][2][name].grad().asnumpy()
+        np.testing.assert_allclose(parameter.grad().asnumpy(), expected, rtol=1e-4, atol=1e-7, err_msg=name)
+
+
+def test_an_untrained_network_may_start_at_the_mean(network, digits):
+    network.decoder.start_at(0.13)
+    reconstruction = network(mx.nd.array(to_tensor(digits[:8])))[0].asnumpy()
+    assert reconstruction.mean() == pytest.approx(0.13, abs=0.03)
+
+
 @pytest.mark.parametrize(("batch", "height", "width"), [(1, 28, 28), (7, 28, 28), (2, 8, 40)])
 @pytest.mark.parametrize("hybrid", [False, True])
 def test_no_shape_is_baked_in(network, batch, height, width, hybrid):
     network.hybridize(active=hybrid)
     network(mx.nd.zeros((3, 1, 28, 28)))
-    reconstruction, codes, *losses = network(mx.nd.random.uniform(0, 255, (batch, 1, height, width)))
+    reconstruction, z_e, codes, *losses = network(mx.nd.random.uniform(0, 255, (batch, 1, height, width)))
     assert reconstruction.shape == (batch, 1, height, width)
     assert codes.shape == (batch, height // 4, width // 4)
+    assert z_e.shape == (batch, 16, height // 4, width // 4)
     assert [loss.shape for loss in losses] == [(1,)] * 3
 
 
 def check_gradients(model, images):
     with mx.autograd.record():
-        _, _, mse, codebook_loss, commitment_loss = model(mx.nd.array(to_tensor(images)))
+        _, _, _, mse, codebook_loss, commitment_loss = model(mx.nd.array(to_tensor(images)))
         loss = mse + codebook_loss + 0.25 * commitment_loss
     loss.backward()
-    assert all(parameter.grad().asnumpy().any() for parameter in model.collect_params().values())
+    parameters = model.collect_params().values()
+    assert all(parameter.grad().asnumpy().any() for parameter in parameters if parameter.grad_req != "null")
+    assert [parameter.name for parameter in parameters if parameter.grad_req == "null"] == ["quantizer_codebook"]
 
 
 def test_every_parameter_gets_a_gradient(network, digits):
@@ -244,7 +287,7 @@ def test_every_parameter_of_the_residual_network_gets_a_gradient(residual, photo
 
 def check_exported_halves(model, images):
     tensor = mx.nd.array(to_tensor(images))
-    reconstruction, codes, *_ = model(tensor)
+    reconstruction, _, codes, *_ = model(tensor)
     exported_codes = ImagesToCodes(model)(tensor)
     np.testing.assert_array_equal(exported_codes.asnumpy(), codes.asnumpy())
     exported = CodesToImages(model)(exported_codes).asnumpy()

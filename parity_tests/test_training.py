@@ -2,10 +2,15 @@
 
 import csv
 import json
+import random
+import struct
+import time
 
 import numpy as np
 import pytest
 from conftest import PRETRAINED, run_cli, run_reconstruct
+from interruptions import differences, finish, interrupt, make_folder, start
+from tensorboardX.proto.event_pb2 import Event
 
 from vqvae_gluon.artifacts.bundle import open_bundle
 from vqvae_gluon.compat import mx
@@ -15,10 +20,13 @@ from vqvae_gluon.data.images import write_image
 from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE
 from vqvae_gluon.model.vqvae import VQVAE
 from vqvae_gluon.training import checkpoint
-from vqvae_gluon.training.metrics import evaluate, perplexity
+from vqvae_gluon.training.metrics import evaluate
 from vqvae_gluon.training.plots import pairs_grid
 
-FLAGS = ["--batch-size", 32, "--validation-images", 64, "--learning-rate", 1e-3, "--reconstruction-weight", 1]
+FLAGS = [
+    *("--preset", "mnist-original", "--batch-size", 32, "--validation-images", 64),
+    *("--learning-rate", 1e-3, "--reconstruction-weight", 1),
+]
 
 
 @pytest.fixture(scope="module")
@@ -55,14 +63,47 @@ def test_a_run_leaves_losses_pictures_and_both_checkpoints(run):
     rows = list(csv.DictReader((run / "losses.csv").open()))
     assert [int(row["epoch"]) for row in rows] == [1, 2, 3]
     assert float(rows[-1]["train_mse"]) < float(rows[0]["train_mse"])
-    assert (run / "losses.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("losses.png", "codebook_usage.png", "reconstruction_best.png", "reconstruction_newest.png"):
+        assert (run / name).read_bytes().startswith(b"\x89PNG"), name
     pictures = sorted(path.name for path in (run / "reconstructions").iterdir())
     assert pictures == [f"test_reconstruction_0_epoch{epoch}_batch_size32.png" for epoch in (1, 2, 3)]
-    best = min(rows, key=lambda row: float(row["validation_mse"]))
-    provenance, _ = checkpoint.load(run / "best.npz")
-    assert provenance.history[-1]["epoch"] == int(best["epoch"])
-    provenance, _ = checkpoint.load(run / "last.npz")
-    assert provenance.history[-1]["epoch"] == 3
+    assert checkpoint.load(run / "last.npz").progress.epoch == 3
+
+
+def test_the_best_epoch_is_that_of_the_lowest_validation_loss(run):
+    rows = list(csv.DictReader((run / "losses.csv").open()))
+    best = min(rows, key=lambda row: float(row["validation_loss"]))
+    assert checkpoint.load(run / "best.npz").progress.epoch == int(best["epoch"])
+    log = (run / "log.txt").read_text()
+    assert f"best: epoch {best['epoch']}, " in log
+    assert "newest: epoch 3, " in log
+
+
+def test_the_log_tells_the_command_and_the_data(run, digits):
+    log = (run / "log.txt").read_text()
+    assert "$ vqvae-gluon train --dataset images " in log
+    assert fingerprint(digits[:256]) in log
+    settings = (run / "settings.toml").read_text()
+    assert "batch_size = 32" in settings
+
+
+def test_tensorboard_reads_what_a_run_tells(run):
+    """By tensorboardX's own reader of event files."""
+    (path,) = (run / "tensorboard").iterdir()
+    found: dict = {}
+    data = path.read_bytes()
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        event = Event.FromString(data[12 : 12 + length])
+        for value in event.summary.value:
+            found.setdefault(value.tag, {})[event.step] = value
+        data = data[16 + length :]
+    rows = list(csv.DictReader((run / "losses.csv").open()))
+    told = {step: value.simple_value for step, value in found["epochs/test_mse"].items()}
+    assert told == pytest.approx({int(row["step"]): float(row["test_mse"]) for row in rows})
+    assert list(found["test_reconstruction"]) == [1, 2, 3]
+    assert found["test_reconstruction"][3].image.encoded_image_string.startswith(b"\x89PNG")
+    assert "epochs/test_codes" in found
 
 
 def test_a_run_that_was_stopped_goes_on_to_the_same_end(folder, run, tmp_path):
@@ -89,12 +130,84 @@ def test_a_run_is_not_mixed_with_another(folder, run):
     assert "last.npz: was made with other options or on other data" in result.stderr
 
 
+def test_resume_wants_something_to_go_on_with(folder, run, tmp_path):
+    result = train(folder, tmp_path / "new", 3, "--resume")
+    assert result.returncode == REJECTED
+    assert "last.npz: does not exist; leave --resume out to begin" in result.stderr
+    assert train(folder, run, 3, "--resume").returncode == DONE
+
+
+def test_a_schedule_that_depends_on_the_end_is_not_prolonged(folder, tmp_path):
+    path = tmp_path / "run"
+    assert train(folder, path, 1, "--schedule", "cosine").returncode == DONE
+    assert train(folder, path, 2, "--schedule", "cosine").returncode == REJECTED
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_run_that_was_killed_ends_as_one_that_was_not(seed, digits, tmp_path, uninterrupted):
+    folder, whole, duration = uninterrupted
+    path = tmp_path / "killed"
+    interrupt(folder, path, random.Random(seed).uniform(0.3, 0.95) * duration)
+    for name in ("last.npz", "best.npz"):
+        assert differences(whole / name, path / name) == []
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, digits):
+    """A folder, a run on it, and how long that took."""
+    path = tmp_path_factory.mktemp("uninterrupted")
+    folder = make_folder(path / "images", digits)
+    begin = time.monotonic()
+    finish(start(folder, path / "whole"))
+    return folder, path / "whole", time.monotonic() - begin
+
+
+def test_a_checkpoint_within_an_epoch_holds_where_it_was(uninterrupted, tmp_path):
+    folder, _, _ = uninterrupted
+    path = tmp_path / "run"
+    finish(start(folder, path, "--steps", "4", "--schedule", "constant"))
+    assert checkpoint.load(path / "last.npz").progress.step == 4
+    finish(start(folder, path, "--steps", "12", "--schedule", "constant", "--resume"))
+    whole = tmp_path / "whole"
+    finish(start(folder, whole, "--steps", "12", "--schedule", "constant"))
+    # The first run measured at its end, in the midst of an epoch, which moves nothing.
+    first, second = (checkpoint.load(run / "last.npz") for run in (path, whole))
+    assert first.progress.step == second.progress.step == 12
+    for name, values in second.arrays.items():
+        np.testing.assert_array_equal(first.arrays[name], values, err_msg=name)
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(folder, tmp_path):
     run = tmp_path / "run"
     result = train(folder, run, 2, "--learning-rate", 1e30)
     assert result.returncode == FAILED
-    assert "the loss is nan; lower --learning-rate" in result.stderr
+    assert "error: epoch 1, step 2: the loss is nan, and first of all the output of encoder_" in result.stderr
+    assert "there is no checkpoint yet; lower --learning-rate or set --clip-norm" in result.stderr
     assert not (run / "last.npz").exists()
+
+
+def test_the_last_good_checkpoint_is_kept(folder, tmp_path):
+    run = tmp_path / "run"
+    flags = ["--learning-rate", 1e30, "--warmup-steps", 10**9, "--checkpoint-steps", 1]
+    good = train(folder, run, 1, *flags[:2], "--warmup-steps", 2**31 - 1, "--checkpoint-steps", 1)
+    assert good.returncode == FAILED
+    kept = checkpoint.load(run / "last.npz")
+    assert kept.progress.step >= 1
+    assert f"step {kept.progress.step + 1}: the loss is nan" in good.stderr
+    assert f"{run / 'last.npz'} is as it was last written" in good.stderr
+    assert all(np.isfinite(values).all() for values in kept.arrays.values())
+
+
+def test_a_run_ends_early_when_the_validation_loss_no_longer_falls(folder, tmp_path):
+    run = tmp_path / "run"
+    result = train(folder, run, 50, "--patience", 2, "--learning-rate", 0.05)
+    assert result.returncode == DONE
+    assert "no lower validation loss for 2 epochs: ends" in result.stderr
+    progress = checkpoint.load(run / "last.npz").progress
+    assert progress.epoch == checkpoint.load(run / "best.npz").progress.epoch + 2
+    assert progress.epoch < 50
+    assert train(folder, run, 50, "--patience", 2, "--learning-rate", 0.05).returncode == DONE
+    assert checkpoint.load(run / "last.npz").progress.epoch == progress.epoch
 
 
 def test_an_export_tells_where_it_comes_from_and_runs_in_cpp(run, tmp_path):
@@ -115,8 +228,7 @@ def test_an_export_is_the_same_every_time(run, tmp_path):
 
 
 def test_the_fingerprint_is_of_the_training_images(run, digits):
-    provenance, _ = checkpoint.load(run / "last.npz")
-    assert provenance.data == {"name": "images", "sha256": fingerprint(digits[:256])}
+    assert checkpoint.load(run / "last.npz").data == {"name": "images", "sha256": fingerprint(digits[:256])}
 
 
 def test_a_checkpoint_that_is_damaged_is_refused(run, tmp_path):
@@ -128,12 +240,15 @@ def test_a_checkpoint_that_is_damaged_is_refused(run, tmp_path):
 
 
 def test_the_measured_error_is_that_of_all_images(digits):
-    model = VQVAE(PRESETS["mnist"].model)
+    config = PRESETS["mnist"]
+    model = VQVAE(config.model)
     model.initialize(mx.init.Xavier())
-    whole = evaluate(model, digits[:50], 50, 64)
-    parts = evaluate(model, digits[:50], 16, 64)
-    assert parts["mse"] == pytest.approx(whole["mse"], rel=1e-5)
-    assert parts["codes_used"] == whole["codes_used"]
+    whole, counts = evaluate(model, [digits[:50]], config, 0.1)
+    parts, others = evaluate(model, [digits[:16], digits[16:32], digits[32:50]], config, 0.1)
+    assert parts == pytest.approx(whole, rel=1e-5)
+    np.testing.assert_array_equal(counts, others)
+    assert counts.sum() == 50 * 49
+    assert whole["normalised_mse"] == pytest.approx(whole["mse"] / 0.1)
 
 
 def test_a_few_test_images_are_enough_for_a_grid(digits):
@@ -146,11 +261,6 @@ def test_numbers_out_of_range_are_a_usage_error(flag):
     result = run_cli("train", *flag)
     assert result.returncode == USAGE
     assert f"options: argument {flag[0]}: invalid " in result.stderr
-
-
-def test_perplexity():
-    assert perplexity(np.array([0, 5, 0])) == 1.0
-    assert perplexity(np.array([3, 3, 3, 3])) == pytest.approx(4.0)
 
 
 def test_the_pretrained_bundle_was_trained_on_mnist():

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import io
 import json
-import math
 import os
 import sys
 import tempfile
@@ -14,8 +13,9 @@ from typing import NoReturn, Optional
 import numpy as np
 
 from vqvae_gluon import __version__
-from vqvae_gluon.config import PRESETS, Config
+from vqvae_gluon.config import PRESETS
 from vqvae_gluon.errors import DIVERGED, DONE, FAILED, REJECTED, USAGE, InputError, UsageError, VQVAEError, one_line
+from vqvae_gluon.settings import add_flags
 
 _PROGRAM = "vqvae-gluon"
 _RECORDED = 64  # images of a trace, unless told otherwise
@@ -48,30 +48,58 @@ def _fail(code: int, message: str) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from vqvae_gluon.data import load_split
-    from vqvae_gluon.training.loop import train
+    from vqvae_gluon.settings import read_settings
+    from vqvae_gluon.training.cluster import in_cluster, join_cluster, serve_cluster
+    from vqvae_gluon.training.workers import Alone
 
-    preset = PRESETS[options.preset]
-    fields = {field.name for field in dataclasses.fields(preset.training)}
-    given = {name: value for name, value in vars(options).items() if name in fields and value is not None}
-    config = Config(preset.model, dataclasses.replace(preset.training, **given))
-    train_images, test_images = (
-        load_split(config.training.data, split, config.model.image_channels, options.data_directory)
-        for split in ("train", "test")
-    )
-    run = options.output or Path("runs") / options.preset
-    train(config, train_images, test_images, run)
-    print(run / "best.npz")
+    config, run = read_settings(options)
+    if not run.kvstore:
+        if in_cluster():
+            raise UsageError("--kvstore", "is needed where DMLC_ROLE is set; give dist_sync, or unset DMLC_ROLE")
+        _train_as(options, config, run, Alone())
+    elif not serve_cluster(run.kvstore):
+        with join_cluster(run.kvstore) as workers:
+            _train_as(options, config, run, workers)
     return DONE
+
+
+def _train_as(options: argparse.Namespace, config, run, workers) -> None:
+    from vqvae_gluon.data.sets import open_split
+    from vqvae_gluon.training.loop import find_checkpoint, train
+
+    output = Path(run.output)
+    if options.resume and workers.rank == 0 and not find_checkpoint(output).exists():
+        raise InputError(
+            find_checkpoint(output), "does not exist, so there is nothing to go on with; leave --resume out"
+        )
+    directory = Path(run.data_directory) if run.data_directory else None
+    train_images, test_images = (
+        open_split(config.training.data, split, config.model.image_channels, directory) for split in ("train", "test")
+    )
+    train(config, run, train_images, test_images, output, workers)
+    if workers.rank == 0:
+        print(output / "best.npz")
+
+
+def _launch(options: argparse.Namespace) -> int:
+    from vqvae_gluon.training.launch import launch
+
+    words = [word for word in options.words if word != "--"]
+    if words[:1] != ["train"]:
+        raise UsageError("launch", "give what every worker runs, such as: launch --workers 2 -- train --preset mnist")
+    if "--kvstore" not in words:
+        words += ["--kvstore", "dist_sync"]
+    hosts = [host for host in options.hosts.split(",") if host]
+    return launch(words, options.workers, options.servers, hosts, options.remote_shell, options.address)
 
 
 def _export(options: argparse.Namespace) -> int:
     from vqvae_gluon.artifacts.export import export_bundle
     from vqvae_gluon.training import checkpoint
 
-    provenance, model = checkpoint.load(options.training / f"{options.checkpoint}.npz")
-    history = provenance.history
-    bundle = export_bundle(options.output, provenance.config, model, provenance.data, history[-1]["epoch"], history[-1])
+    found = checkpoint.load(options.training / f"{options.checkpoint}.npz")
+    epoch, metrics = found.progress.epoch, found.last
+    bundle = export_bundle(options.output, found.config, found.model(), found.data, epoch, metrics)
     print(bundle.path)
     return DONE
 
@@ -337,13 +365,6 @@ def _positive(text: str) -> int:
     return number
 
 
-def _rate(text: str) -> float:
-    number = float(text)
-    if not 0 < number < math.inf:
-        raise ValueError
-    return number
-
-
 def _seed(text: str) -> int:
     number = int(text)
     if not 0 <= number < 2**31:
@@ -351,7 +372,6 @@ def _seed(text: str) -> int:
     return number
 
 
-_rate.__name__ = "number above 0"
 _seed.__name__ = "whole number from 0 to 2**31 - 1"
 _positive.__name__ = "whole number from 1 on"  # argparse puts it into its messages.
 
@@ -381,32 +401,35 @@ def _parser() -> argparse.ArgumentParser:
             "--preset mnist",
             "--epochs 1 --batch-size 128 --learning-rate 1e-3 --output runs/short",
             "--dataset images --data faces",
-            "--preset cifar10 --data photos",
+            "--preset cifar10 --data cifar-10-batches-py",
+            "--config faces.toml --learning-rate 1e-3",
         ],
     )
-    schedule = PRESETS["mnist"].training
-    train.add_argument("--preset", choices=PRESETS, default="mnist", help="network and schedule (default: mnist)")
-    train.add_argument("--output", type=Path, metavar="DIR", help="the run's directory (default: runs/PRESET)")
-    train.add_argument(
-        "--dataset", dest="data", metavar="NAME", help="mnist, or images: a folder (default: the preset's)"
+    train.add_argument("--resume", action="store_true", help="go on with the run in --output, or fail")
+    add_flags(train)
+
+    launch = add(
+        "launch",
+        _launch,
+        "train with several processes or machines: start the scheduler, the servers and the workers of a job",
+        [
+            "--workers 2 -- train --preset mnist",
+            "--workers 8 --servers 2 --hosts a,b,c,d -- train --preset cifar10 --data cifar-10-batches-py",
+        ],
     )
-    train.add_argument(
-        "--data",
-        dest="data_directory",
-        type=Path,
-        metavar="DIR",
-        help="where the official files are, or train/ and test/ with images (default: fetch the official files)",
+    launch.add_argument("--workers", type=_positive, default=2, metavar="N", help="that share each batch (default: 2)")
+    launch.add_argument("--servers", type=_positive, default=1, metavar="N", help="that add up (default: 1)")
+    launch.add_argument(
+        "--hosts", default="", metavar="A,B,...", help="where they run, in turn, beside this one (default: here)"
     )
-    for name, kind in (
-        ("epochs", _positive),
-        ("batch_size", _positive),
-        ("learning_rate", _rate),
-        ("reconstruction_weight", _rate),
-        ("validation_images", _positive),
-        ("seed", _seed),
-    ):
-        text = f"(mnist: {getattr(schedule, name):g})"
-        train.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
+    launch.add_argument("--address", default="", metavar="NAME", help="of this machine for them (default: its name)")
+    launch.add_argument(
+        "--remote-shell",
+        default="ssh -o BatchMode=yes",
+        metavar="COMMAND",
+        help="takes a host and a command line (default: ssh -o BatchMode=yes)",
+    )
+    launch.add_argument("words", nargs=argparse.REMAINDER, metavar="-- train ...", help="what every worker runs")
 
     export = add("export", _export, "write a trained network as a bundle", ["runs/mnist --output bundle"])
     export.add_argument("training", type=Path, metavar="RUN", help="directory that 'train' wrote")

@@ -52,7 +52,13 @@ def import_mxnet():
         np.bool = np.bool_  # type: ignore[attr-defined]
     if sys.version_info >= (3, 12):
         importlib.import_module("setuptools")
-    return importlib.import_module("mxnet")
+    # As a server MXNet would serve from its import on, and end the process.
+    role = os.environ.pop("DMLC_ROLE", None)
+    try:
+        return importlib.import_module("mxnet")
+    finally:
+        if role is not None:
+            os.environ["DMLC_ROLE"] = role
 
 
 def mxnet_reason(error: Exception) -> str:

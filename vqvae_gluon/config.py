@@ -20,6 +20,12 @@ class ModelConfig:
         embedding_dim: D, channels of the latent and length of a codebook row.
         num_embeddings: K, rows of the codebook.
         commitment_cost: beta of van den Oord et al. 2017, equation 3.
+        quantizer: how the codebook learns: codebook-loss (its equation 3), or ema, a moving average (its appendix A.1).
+        decay: of that average, for each step.
+        epsilon: of its Laplace smoothing.
+        restart_below: a row that is used less often for each batch, on that average, restarts at a latent of the batch;
+            0 for never.
+        cosine: whether latents and rows are compared by their direction alone.
     """
 
     image_channels: int = 1
@@ -29,6 +35,11 @@ class ModelConfig:
     commitment_cost: float = 0.25
     residual_blocks: int = field(default=0, metadata=_LATER)
     residual_channels: int = field(default=0, metadata=_LATER)
+    quantizer: str = field(default="codebook-loss", metadata={**_LATER, "choices": ("codebook-loss", "ema")})
+    decay: float = field(default=0.99, metadata=_LATER)
+    epsilon: float = field(default=1e-5, metadata=_LATER)
+    restart_below: float = field(default=0.0, metadata=_LATER)
+    cosine: bool = field(default=False, metadata=_LATER)
 
     @property
     def stride(self) -> int:
@@ -38,17 +49,29 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How the network is trained.
+    """How the network is trained. What is here decides the result, to the last bit.
 
     Attributes:
         data: name of the data set.
         epochs: passes over the training images.
-        batch_size: images a step.
-        learning_rate: of Adam.
+        steps: end after so many steps, in the midst of an epoch; 0: after the last epoch.
+        batch_size: images a step, on all machines together.
+        learning_rate: of Adam, the highest.
+        schedule: of the learning rate: constant, or after a time falling to 0 along a line or a cosine.
+        warmup_steps: that the learning rate takes to rise from 0.
+        decay_steps: that it takes to fall, the last ones; 0: all after the warm-up.
+        clip_norm: gradients whose norm, of all parameters together, is above it are scaled down to it; 0: never.
         reconstruction_weight: factor of the mean squared error, pixels taken as 0..1, beside the quantizer's losses.
-            The number of values in an image makes it the squared error summed over the image.
+            The number of values in an image makes it the squared error summed over the image, 1 / the pixels' variance
+            a share of that.
         validation_images: held out of the training images, to choose the best epoch.
-        seed: of the initial parameters and of the order of the images.
+        patience: end after so many epochs without a lower validation loss; 0: never.
+        mean_start: whether the untrained network gives pixels of the mean of the training images. Where most pixels are
+            black, a network that has to find that out first may saturate and never see more.
+        kmeans_images: training images whose latents are clustered for the first codebook; 0: it starts at random.
+        flip: whether an image is turned left to right half of the times.
+        shift: pixels by which an image is moved at most, at random.
+        seed: of the initial parameters, the order of the images and all else that is random.
     """
 
     data: str = "mnist"
@@ -58,6 +81,16 @@ class TrainingConfig:
     reconstruction_weight: float = 784.0
     validation_images: int = 5000
     seed: int = 0
+    steps: int = field(default=0, metadata=_LATER)
+    schedule: str = field(default="constant", metadata={**_LATER, "choices": ("constant", "linear", "cosine")})
+    warmup_steps: int = field(default=0, metadata=_LATER)
+    decay_steps: int = field(default=0, metadata=_LATER)
+    clip_norm: float = field(default=0.0, metadata=_LATER)
+    patience: int = field(default=0, metadata=_LATER)
+    mean_start: bool = field(default=False, metadata=_LATER)
+    kmeans_images: int = field(default=0, metadata=_LATER)
+    flip: bool = field(default=False, metadata=_LATER)
+    shift: int = field(default=0, metadata=_LATER)
 
 
 @dataclass(frozen=True)
@@ -86,17 +119,52 @@ class Config:
             raise ValueError(f"image_channels is {model['image_channels']}, not 1 or 3")
         if bool(model["residual_blocks"]) != bool(model["residual_channels"]):
             raise ValueError("of residual_blocks and residual_channels one is 0 and the other is not")
+        if model["decay"] >= 1:
+            raise ValueError(f"decay is {model['decay']}, not below 1")
+        if model["restart_below"] and model["quantizer"] != "ema":
+            raise ValueError("restart_below is for the quantizer ema alone")
         return cls(ModelConfig(**model), TrainingConfig(**training))
 
 
+@dataclass(frozen=True)
+class RunConfig:
+    """How a training run is carried out. Nothing here changes its result.
+
+    Attributes:
+        output: the run's directory; empty: runs/PRESET.
+        data_directory: where the data set is; empty: it is fetched, if it can be.
+        workers: processes that read images ahead; 0: this one does.
+        checkpoint_steps: a checkpoint is written after so many steps, and after every epoch.
+        kvstore: MXNet's, through which several machines train together: dist_sync; empty: one machine.
+    """
+
+    output: str = ""
+    data_directory: str = ""
+    workers: int = 0
+    checkpoint_steps: int = 500
+    kvstore: str = field(default="", metadata={"choices": ("", "dist_sync")})
+
+
 def _fields(kind: Any, values: Any) -> dict[str, Any]:
-    """The fields of a dataclass from JSON: each there but for those that came later, of its type, and no number below
-    zero."""
-    defaults = {entry.name: entry.default for entry in dataclasses.fields(kind)}
-    later = {entry.name for entry in dataclasses.fields(kind) if entry.metadata == _LATER}
-    if not isinstance(values, dict) or not defaults.keys() - later <= values.keys() <= defaults.keys():
+    """The fields of a dataclass from JSON: each there but for those that came later, and sound."""
+    entries = {entry.name: entry for entry in dataclasses.fields(kind)}
+    later = {name for name, entry in entries.items() if "later" in entry.metadata}
+    if not isinstance(values, dict) or not entries.keys() - later <= values.keys() <= entries.keys():
         raise ValueError(f"the config's fields are not those of {kind.__name__}")
-    return {name: _value(name, values.get(name, default), default) for name, default in defaults.items()}
+    return {name: check_field(entry, values.get(name, entry.default)) for name, entry in entries.items()}
+
+
+def check_field(entry: dataclasses.Field, value: Any) -> Any:
+    """The value of a dataclass' field, of its default's type, one of its choices, and no number below zero.
+
+    Raises:
+        ValueError: it is not.
+    """
+    value = _value(entry.name, value, entry.default)
+    choices = entry.metadata.get("choices", [value])
+    if value not in choices:
+        raise ValueError(f"{entry.name} is {value!r}; it may be {' or '.join(map(repr, choices))}")
+    return value
 
 
 def _value(name: str, value: Any, default: Any) -> Any:
@@ -115,20 +183,53 @@ def _value(name: str, value: Any, default: Any) -> Any:
     return value
 
 
+_MNIST_VARIANCE, _CIFAR10_VARIANCE = 0.0949, 0.06327  # of the training pixels, taken as 0..1
+
+_CIFAR10 = ModelConfig(
+    image_channels=3,
+    hidden_channels=(64, 128),
+    embedding_dim=64,
+    num_embeddings=512,
+    residual_blocks=2,
+    residual_channels=32,
+    quantizer="ema",
+)
+
 PRESETS = {
-    # The network and schedule of the project that raised the question: docs/architecture.md, "The mnist preset".
-    "mnist": Config(ModelConfig(), TrainingConfig()),
-    # The network of van den Oord et al. 2017, section 4.1, with the numbers of Sonnet's example for CIFAR-10.
-    "cifar10": Config(
-        ModelConfig(
-            image_channels=3,
-            hidden_channels=(64, 128),
-            embedding_dim=64,
-            num_embeddings=512,
-            residual_blocks=2,
-            residual_channels=32,
+    # The network of the project that raised the question, trained as is done today.
+    "mnist": Config(
+        ModelConfig(quantizer="ema", restart_below=20.0),
+        TrainingConfig(
+            learning_rate=1e-3,
+            schedule="cosine",
+            reconstruction_weight=round(1 / _MNIST_VARIANCE, 1),
+            mean_start=True,
+            kmeans_images=1000,
         ),
-        # The weight is 1 / the variance of CIFAR-10's pixels, which makes the error a share of it.
-        TrainingConfig(data="images", epochs=20, batch_size=32, learning_rate=3e-4, reconstruction_weight=15.8),
+    ),
+    # The same network and that project's schedule: docs/architecture.md, "The mnist presets".
+    "mnist-original": Config(ModelConfig(), TrainingConfig()),
+    # The network of van den Oord et al. 2017, section 4.1, at its best: docs/architecture.md, "The cifar10 presets".
+    "cifar10": Config(
+        dataclasses.replace(_CIFAR10, restart_below=0.1),
+        TrainingConfig(
+            data="cifar10",
+            steps=30000,
+            batch_size=32,
+            learning_rate=5e-4,
+            schedule="cosine",
+            reconstruction_weight=round(1 / _CIFAR10_VARIANCE, 1),
+        ),
+    ),
+    # The same network with the settings of Sonnet's example.
+    "cifar10-sonnet": Config(
+        _CIFAR10,
+        TrainingConfig(
+            data="cifar10",
+            steps=10000,
+            batch_size=32,
+            learning_rate=3e-4,
+            reconstruction_weight=round(1 / _CIFAR10_VARIANCE, 1),
+        ),
     ),
 }

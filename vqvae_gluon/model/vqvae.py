@@ -1,10 +1,11 @@
 """The VQ-VAE, and the two graphs of it that are exported."""
 
+import math
 from typing import Any
 
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import ModelConfig
-from vqvae_gluon.model.quantizer import VectorQuantizer
+from vqvae_gluon.model.quantizer import make_quantizer
 
 nn: Any = mx.gluon.nn
 
@@ -38,6 +39,17 @@ def _add_stack(half: "nn.HybridSequential", config: ModelConfig, width: int) -> 
     half.add(nn.Activation("relu", prefix="stack_relu_"))
 
 
+class Shift(mx.gluon.HybridBlock):
+    """x + offset."""
+
+    def __init__(self, offset: float, **kwargs):
+        super().__init__(**kwargs)
+        self._offset = offset
+
+    def hybrid_forward(self, F, x):
+        return x + self._offset
+
+
 class Encoder(nn.HybridSequential):
     """Images to latents: float32 (N, C, H, W) in 0..1 to (N, D, H/s, W/s), s the stride."""
 
@@ -46,6 +58,8 @@ class Encoder(nn.HybridSequential):
         with self.name_scope():
             width = config.image_channels
             side = 4 if config.residual_blocks else 3
+            if config.residual_blocks:
+                self.add(Shift(-_GRAY, prefix="shift_"))
             for i, channels in enumerate(config.hidden_channels):
                 self.add(nn.Conv2D(channels, side, strides=2, padding=1, in_channels=width, prefix=f"conv{i}_"))
                 self.add(nn.Activation("relu", prefix=f"relu{i}_"))
@@ -57,15 +71,41 @@ class Encoder(nn.HybridSequential):
                 self.add(nn.Activation("tanh", prefix="tanh_"))
 
 
+_GRAY = 0.5
+_OUTPUT_CHANNELS = 8  # of the last convolution while training
+
+
+class PaddedConv2D(nn.Conv2D):
+    """A convolution to few channels, for training: computed with eight, of which the added ones are dropped. oneDNN has
+    no fast kernels for so few (docs/architecture.md, "What training costs")."""
+
+    def hybrid_forward(self, F, x, weight, bias):
+        channels, *kernel = self.weight.shape
+        added = _OUTPUT_CHANNELS - channels
+        weight = F.concat(weight, F.zeros((added, *kernel)), dim=0)
+        bias = F.concat(bias, F.zeros((added,)), dim=0)
+        y = F.Convolution(x, weight, bias, **{**self._kwargs, "num_filter": _OUTPUT_CHANNELS})
+        return F.slice_axis(y, axis=1, begin=0, end=channels)
+
+
+def _upconvolution(config: ModelConfig, channels: int, width: int, **kwargs) -> "nn.Conv2DTranspose":
+    """To twice the height and width. MXNet's initializers take the two channels of its weight for each other."""
+    start = mx.init.Normal(1 / math.sqrt(16 * width)) if config.residual_blocks else None
+    return nn.Conv2DTranspose(channels, 4, strides=2, padding=1, in_channels=width, weight_initializer=start, **kwargs)
+
+
 class Decoder(nn.HybridSequential):
-    """Latents to images: float32 (N, D, h, w) to (N, C, s*h, s*w) in 0..1.
+    """Latents to images: float32 (N, D, h, w) to (N, C, s*h, s*w), 0..1 and, of a residual network, somewhat beyond.
 
     The last layer of a plain network is a 3x3 convolution, which is the transposed convolution of stride 1 with its
     kernel turned around: the same functions, but one that oneDNN can differentiate (docs/architecture.md, "The mnist
     preset").
+
+    Args:
+        training: compute that layer in the way that is fast to train (:class:`PaddedConv2D`).
     """
 
-    def __init__(self, config: ModelConfig, **kwargs):
+    def __init__(self, config: ModelConfig, training: bool = False, **kwargs):
         super().__init__(**kwargs)
         with self.name_scope():
             width = config.embedding_dim
@@ -74,31 +114,45 @@ class Decoder(nn.HybridSequential):
                 _add_stack(self, config, width)
                 width = ups.pop(0)
             for i, channels in enumerate(ups):
-                self.add(nn.Conv2DTranspose(channels, 4, strides=2, padding=1, in_channels=width, prefix=f"upconv{i}_"))
+                self.add(_upconvolution(config, channels, width, prefix=f"upconv{i}_"))
                 self.add(nn.Activation("relu", prefix=f"relu{i}_"))
                 width = channels
             if config.residual_blocks:
-                image: Any = nn.Conv2DTranspose(
-                    config.image_channels, 4, strides=2, padding=1, in_channels=width, prefix="image_"
-                )
+                self.add(_upconvolution(config, config.image_channels, width, prefix="image_"))
+                self.add(Shift(_GRAY, prefix="shift_"))
             else:
-                image = nn.Conv2D(config.image_channels, 3, padding=1, in_channels=width, prefix="image_")
-            self.add(image)
-            self.add(nn.Activation("sigmoid", prefix="sigmoid_"))
+                convolution = PaddedConv2D if training else nn.Conv2D
+                self.add(convolution(config.image_channels, 3, padding=1, in_channels=width, prefix="image_"))
+                self.add(nn.Activation("sigmoid", prefix="sigmoid_"))
+
+    def start_at(self, mean: float) -> None:
+        """Have the untrained network give pixels of about this mean, above 0 and below 1."""
+        bias = self.collect_params()[f"{self.prefix}image_bias"]
+        is_linear = isinstance(self[-1], Shift)
+        bias.set_data(mx.nd.full(bias.shape, mean - _GRAY if is_linear else math.log(mean / (1 - mean))))
 
 
 class VQVAE(mx.gluon.HybridBlock):
-    """Encoder, quantizer and decoder, for training.
+    """Encoder, quantizer and decoder.
 
     Every parameter has its shape from the start; nothing is inferred from a first batch.
+
+    Args:
+        training: it is to be trained; the same functions, but faster to differentiate.
     """
 
-    def __init__(self, config: ModelConfig, **kwargs):
+    def __init__(self, config: ModelConfig, training: bool = False, **kwargs):
         super().__init__(prefix="", **kwargs)
+        self._is_residual = bool(config.residual_blocks)
         with self.name_scope():
             self.encoder = Encoder(config, prefix="encoder_")
-            self.quantizer = VectorQuantizer(config.num_embeddings, config.embedding_dim, prefix="quantizer_")
-            self.decoder = Decoder(config, prefix="decoder_")
+            self.quantizer = make_quantizer(config, prefix="quantizer_")
+            self.decoder = Decoder(config, training, prefix="decoder_")
+
+    def start(self) -> None:
+        """Initialize the parameters: of a residual network as Sonnet does, with a variance of 1 / the number of values
+        that an output is the sum of."""
+        self.initialize(mx.init.Xavier("gaussian", "in", 1) if self._is_residual else mx.init.Xavier())
 
     def hybrid_forward(self, F, data):
         """Reconstruct.
@@ -107,14 +161,15 @@ class VQVAE(mx.gluon.HybridBlock):
             data: float32 (N, C, H, W), raw pixels 0..255.
 
         Returns:
-            Reconstruction float32 (N, C, H, W) in 0..1, codes int32 (N, h, w), and three losses of shape (1,), each a
-            mean: reconstruction (pixels as 0..1), codebook, commitment.
+            Reconstruction float32 (N, C, H, W) in 0..1, latent float32 (N, D, h, w), codes int32 (N, h, w), and three
+            losses of shape (1,), each a mean: reconstruction (pixels as 0..1), codebook, commitment.
         """
         pixels = data / 255.0
-        z_q, codes, codebook_loss, commitment_loss = self.quantizer(self.encoder(pixels))
+        z_e = self.encoder(pixels)
+        z_q, codes, codebook_loss, commitment_loss = self.quantizer(z_e)
         reconstruction = self.decoder(z_q)
         reconstruction_loss = F.mean(F.square(reconstruction - pixels))
-        return reconstruction, codes, reconstruction_loss, codebook_loss, commitment_loss
+        return reconstruction, z_e, codes, reconstruction_loss, codebook_loss, commitment_loss
 
 
 class ImagesToCodes(mx.gluon.HybridBlock):

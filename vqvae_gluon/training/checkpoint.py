@@ -1,110 +1,117 @@
-"""One file for everything a run needs to go on: parameters, Adam's moments, the history."""
+"""One file for everything a run needs to go on: parameters, Adam's moments, the codebook's averages, where in the data
+it is, what was measured. What is random is drawn from the seed and the number of the epoch or step, so that there is no
+other state."""
 
-import dataclasses
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Union
 
 import numpy as np
 
-from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import atomic_write
 from vqvae_gluon.model.vqvae import VQVAE
+from vqvae_gluon.training.learner import set_parameters
 
-_MOMENTS = ("mean", "variance")  # Adam's, in the order of MXNet's state.
+Row = dict[str, Any]
 
-History = list[dict[str, Any]]
+
+@dataclass
+class Progress:
+    """How far a run has come.
+
+    Attributes:
+        epoch: whole epochs that are done.
+        position: steps of the next one that are done.
+        step: steps that are done, of all epochs.
+        sums: of the losses of these steps of the next epoch, of their perplexities and of their restarts.
+        counts: how often they used each code.
+        recent: sums of what steps measured since the last row of ``steps``.
+        seconds: that the next epoch has taken.
+        history: a row of measurements for every epoch.
+        steps: a row for every hundred steps.
+    """
+
+    epoch: int = 0
+    position: int = 0
+    step: int = 0
+    sums: list[float] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    recent: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    history: list[Row] = field(default_factory=list)
+    steps: list[Row] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Provenance:
-    """Where a checkpoint comes from.
+class Checkpoint:
+    """What a file holds.
 
     Attributes:
         config: network and schedule.
         data: name and SHA-256 of the training images.
-        history: a row of measurements for every epoch; the last one is the epoch it was taken after.
+        progress: how far the run had come.
+        arrays: the learner's state.
     """
 
     config: Config
     data: dict[str, str]
-    history: History
+    progress: Progress
+    arrays: dict[str, np.ndarray]
+
+    @property
+    def last(self) -> Row:
+        """What was measured after the last whole epoch."""
+        return self.progress.history[-1] if self.progress.history else {}
+
+    def model(self) -> VQVAE:
+        """The network."""
+        model = VQVAE(self.config.model)
+        model.initialize()
+        set_parameters(model, self.arrays)
+        return model
 
 
-def save(path: Path, provenance: Provenance, model: VQVAE, trainer: mx.gluon.Trainer) -> None:
-    """Write a checkpoint, whole or not at all."""
-    arrays = {f"model/{name}": parameter.data().asnumpy() for name, parameter in model.collect_params().items()}
-    for index, moments in trainer._updaters[0].states.items():
-        for which, moment in zip(_MOMENTS, moments):
-            arrays[f"adam/{index}/{which}"] = moment.asnumpy()
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint, whole or not at all.
+
+    Raises:
+        ValueError: a value is not finite; what the file held is left.
+    """
+    for name, array in checkpoint.arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite")
     header = {
-        "config": provenance.config.to_json(),
-        "data": provenance.data,
-        "history": provenance.history,
-        "steps": trainer._optimizer.num_update,
+        "config": checkpoint.config.to_json(),
+        "data": checkpoint.data,
+        "progress": asdict(checkpoint.progress),
     }
     with atomic_write(path) as file:
-        np.savez(file, checkpoint=np.array(json.dumps(header)), **arrays)
+        np.savez(file, checkpoint=np.array(json.dumps(header)), **checkpoint.arrays)
 
 
-def load(path: Path) -> tuple[Provenance, VQVAE]:
-    """Read a checkpoint for use.
+def load(path: Path, source: Union[Path, IO[bytes], None] = None) -> Checkpoint:
+    """Read a checkpoint.
+
+    Args:
+        source: where its bytes are, if not in the file.
 
     Raises:
         InputError: the file is missing or is no checkpoint of this version.
     """
-    arrays, header = _read(path)
-    model = VQVAE(header["config"].model)
-    model.initialize()
-    _set_parameters(path, model, arrays)
-    return Provenance(header["config"], header["data"], header["history"]), model
-
-
-def resume(path: Path, wanted: Provenance, model: VQVAE, trainer: mx.gluon.Trainer) -> History:
-    """Put a model and its trainer back to where a checkpoint was taken.
-
-    Returns:
-        The history until then.
-
-    Raises:
-        InputError: the checkpoint is unreadable, or was made with another config (only ``epochs`` may differ) or on
-            other data than wanted.
-    """
-    arrays, header = _read(path)
-    was = header["config"]
-    schedule = dataclasses.replace(was.training, epochs=wanted.config.training.epochs)
-    if (Config(was.model, schedule), header["data"]) != (wanted.config, wanted.data):
-        raise InputError(path, "was made with other options or on other data; repeat those, or give another --output")
-    _set_parameters(path, model, arrays)
-    updater = trainer._updaters[0]
-    for index in range(len(model.collect_params().keys())):
-        updater.states[index] = tuple(mx.nd.array(arrays[f"adam/{index}/{which}"]) for which in _MOMENTS)
-        updater.states_synced[index] = True
-        trainer._optimizer._index_update_count[index] = header["steps"]
-    trainer._optimizer.num_update = header["steps"]
-    return header["history"]
-
-
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(source or path, allow_pickle=False) as archive:
             arrays = dict(archive.items())
         header = json.loads(str(arrays.pop("checkpoint")))
-        header["config"] = Config.from_json(header["config"])
-        return arrays, {key: header[key] for key in ("config", "data", "history", "steps")}
+        checkpoint = Checkpoint(
+            Config.from_json(header["config"]), header["data"], Progress(**header["progress"]), arrays
+        )
+        checkpoint.model()
+        return checkpoint
     except FileNotFoundError as error:
         raise InputError(path, "does not exist; give a directory that 'vqvae-gluon train' wrote") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(path, f"is not a checkpoint of this version ({error})") from error
-
-
-def _set_parameters(path: Path, model: VQVAE, arrays: dict[str, np.ndarray]) -> None:
-    for name, parameter in model.collect_params().items():
-        value = arrays.get(f"model/{name}")
-        if value is None or value.shape != parameter.shape:
-            raise InputError(path, f"does not hold {name} of shape {parameter.shape}")
-        parameter.set_data(mx.nd.array(value))

@@ -1,127 +1,280 @@
 """The training loop."""
 
-import csv
+import contextlib
+import dataclasses
 import io
-import math
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from vqvae_gluon.compat import mx
-from vqvae_gluon.config import Config
-from vqvae_gluon.data import fingerprint
-from vqvae_gluon.data.images import to_images, to_tensor, write_image
+from vqvae_gluon.config import Config, RunConfig
+from vqvae_gluon.data.images import to_images, to_tensor
+from vqvae_gluon.data.imageset import ImageSet
+from vqvae_gluon.data.loader import Augmentation, Loader
 from vqvae_gluon.errors import InputError, RuntimeFailure
-from vqvae_gluon.files import atomic_write
-from vqvae_gluon.model.vqvae import VQVAE
+from vqvae_gluon.settings import to_toml
 from vqvae_gluon.training import checkpoint, plots
+from vqvae_gluon.training.checkpoint import Checkpoint, Progress, Row
+from vqvae_gluon.training.learner import LOSSES, Learner, Step
+from vqvae_gluon.training.log import Log
 from vqvae_gluon.training.metrics import evaluate, perplexity
+from vqvae_gluon.training.schedule import batches_of, learning_rate, steps_of
+from vqvae_gluon.training.workers import Alone
 
 _GRID_IMAGES = 64
+_LOGGED_STEPS = 100
+_START_IMAGES = 1000
+_VARIANCE_IMAGES = 50000
+_HELD_OUT = 0  # of streams of random numbers, beside those of the epochs, which are numbered from 1 on
+_MEASURED = (*LOSSES, "perplexity", "gradient_norm", "restarted")
 
 
-def train(config: Config, train_images: np.ndarray, test_images: np.ndarray, run: Path) -> None:
-    """Train; or go on with a run that was stopped, from its last whole epoch on.
+def train(
+    config: Config, options: RunConfig, train_images: ImageSet, test_images: ImageSet, run: Path, workers: Alone
+) -> Progress:
+    """Train; or go on with a run that was stopped, from its last checkpoint on, to the same end bit for bit.
 
-    The run's directory gets ``losses.csv`` and ``losses.png``, ``last.npz`` and ``best.npz`` (the epoch with the
-    lowest validation error), and ``reconstructions/`` with a grid of test images for every epoch.
+    The run's directory gets what :class:`~vqvae_gluon.training.log.Log` writes, ``last.npz``, ``best.npz`` (the epoch
+    with the lowest validation loss), and ``reconstructions/`` with a grid of test images for every epoch.
 
     Args:
         config: network and schedule.
-        train_images: uint8 (N, H, W, C); the last ``validation_images`` of them are held out.
-        test_images: uint8 (N, H, W, C), measured every epoch, never used to choose anything.
+        options: what changes nothing of the result.
+        train_images: ``validation_images`` of them, drawn by the seed, are held out.
+        test_images: measured every epoch, never used to choose anything.
         run: directory of the run.
+        workers: with whom the work is shared; that of rank 0 writes.
+
+    Returns:
+        What was measured.
 
     Raises:
         InputError: the images do not fit the network or the schedule, or the run belongs to another config.
-        RuntimeFailure: the loss is no longer finite.
+        RuntimeFailure: a loss or a gradient is no longer finite.
     """
-    schedule = config.training
-    for images in (train_images, test_images):
-        _check_shape(config, images)
-    data = {"name": schedule.data, "sha256": fingerprint(train_images)}
-    train_images, held_out = np.split(train_images, [max(0, len(train_images) - schedule.validation_images)])
-    if len(train_images) < schedule.batch_size:
-        raise InputError(
-            "training data", f"{len(train_images)} images are left beside --validation-images, fewer than --batch-size"
+    with contextlib.ExitStack() as stack:
+        return _Run(config, options, train_images, test_images, run, workers, stack).run()
+
+
+def find_checkpoint(run: Path) -> Path:
+    """The newest checkpoint of a run; it may not be there."""
+    return run / "last.npz"
+
+
+class _Run:
+    def __init__(
+        self,
+        config: Config,
+        options: RunConfig,
+        train_images: ImageSet,
+        test_images: ImageSet,
+        run: Path,
+        workers: Alone,
+        stack: contextlib.ExitStack,
+    ):
+        training = config.training
+        for images in (train_images, test_images):
+            _check_shape(config, images)
+        if training.batch_size % workers.count:
+            raise InputError("--batch-size", f"is {training.batch_size}, which {workers.count} workers cannot share")
+        self._config, self._options, self._directory, self._workers = config, options, run, workers
+        order = np.random.default_rng([training.seed, _HELD_OUT]).permutation(len(train_images))
+        self._held_out, self._chosen = np.split(order, [min(training.validation_images, len(order))])
+        self._chosen.sort()
+        if len(self._chosen) < training.batch_size:
+            raise InputError(
+                "training data",
+                f"{len(self._chosen)} images are left beside --validation-images, fewer than --batch-size",
+            )
+        self._data = {"name": training.data, "sha256": train_images.fingerprint()}
+        self._steps = steps_of(training, len(self._chosen))
+        augmentation = Augmentation(training.flip, training.shift)
+
+        def open_loader(images: ImageSet, augmentation: Augmentation) -> Loader:
+            return stack.enter_context(Loader(images, augmentation, options.workers, training.seed))
+
+        self._loader = open_loader(train_images, augmentation)
+        plain = Augmentation(False, 0)
+        measured = {"validation": (train_images, self._held_out), "test": (test_images, np.arange(len(test_images)))}
+        self._measured = {name: (open_loader(images, plain), which) for name, (images, which) in measured.items()}
+        self._grid_images = test_images.read(_spread(len(test_images), _GRID_IMAGES))
+        self._variance = _variance(train_images, self._chosen[_spread(len(self._chosen), _VARIANCE_IMAGES)])
+        self._learner = Learner(config, workers)
+        self._progress = self._begin(train_images)
+        self._log = stack.enter_context(
+            Log(run if workers.rank == 0 else None, self._progress, to_toml(config, options))
         )
 
-    mx.random.seed(schedule.seed)
-    np.random.seed(schedule.seed)  # MXNet's initializers draw from NumPy.
-    model = VQVAE(config.model)
-    model.initialize(mx.init.Xavier())
-    model.hybridize(static_alloc=True)
-    optimizer = mx.optimizer.Adam(learning_rate=schedule.learning_rate)
-    trainer = mx.gluon.Trainer(model.collect_params(), optimizer, kvstore=None)
+    def _begin(self, images: ImageSet) -> Progress:
+        """Where the run stands: at its beginning, or where its last checkpoint was taken, which rank 0 reads."""
+        path = find_checkpoint(self._directory)
+        given = path.read_bytes() if self._workers.rank == 0 and path.exists() else b""
+        found = self._workers.agree(given)
+        if not found:
+            count = max(_START_IMAGES, self._config.training.kmeans_images)
+            self._learner.start(images.read(self._chosen[_spread(len(self._chosen), count)]))
+            return Progress()
+        last = checkpoint.load(path, io.BytesIO(found))
+        if (_comparable(last.config), last.data) != (_comparable(self._config), self._data):
+            raise InputError(
+                path, "was made with other options or on other data; repeat those, or give another --output"
+            )
+        try:
+            self._learner.restore(last.arrays, last.progress.step)
+        except ValueError as error:
+            raise InputError(path, f"is not a checkpoint of this version ({error})") from error
+        return last.progress
 
-    (run / "reconstructions").mkdir(parents=True, exist_ok=True)
-    provenance = checkpoint.Provenance(config, data, [])
-    if (run / "last.npz").exists():
-        provenance.history.extend(checkpoint.resume(run / "last.npz", provenance, model, trainer))
-        print(f"{run}: goes on after epoch {len(provenance.history)} of {schedule.epochs}", file=sys.stderr)
-
-    history = provenance.history
-    for epoch in range(len(history) + 1, schedule.epochs + 1):
-        row = {"epoch": epoch, **_train_epoch(config, model, trainer, train_images, epoch)}
-        if not math.isfinite(row["train_loss"]):
-            raise RuntimeFailure(f"epoch {epoch}", f"the loss is {row['train_loss']}; lower --learning-rate")
-        for name, images in (("validation", held_out), ("test", test_images)):
-            measured = evaluate(model, images, schedule.batch_size, config.model.num_embeddings)
-            row.update({f"{name}_{key}": value for key, value in measured.items()})
-        history.append(row)
-        _write_grid(run, config, model, test_images, epoch)
-        _write_losses(run / "losses.csv", history)
-        plots.loss_graph(run / "losses.png", history)
-        if row["validation_mse"] == min(past["validation_mse"] for past in history):
-            checkpoint.save(run / "best.npz", provenance, model, trainer)
-        checkpoint.save(run / "last.npz", provenance, model, trainer)
-        print(
-            f"epoch {epoch}/{schedule.epochs}: MSE training {row['train_mse']:.4f}, validation "
-            f"{row['validation_mse']:.4f}, test {row['test_mse']:.4f}; {row['test_codes_used']} codes used; "
-            f"{row['seconds']:.0f} s",
-            file=sys.stderr,
+    def run(self) -> Progress:
+        progress, training = self._progress, self._config.training
+        self._log.say(
+            f"{self._directory}: {self._data['name']} {self._data['sha256']}, {len(self._chosen)} images to train on, "
+            f"{len(self._held_out)} to choose the best epoch, variance of the pixels {self._variance:.5f}"
         )
+        if progress.step:
+            self._log.say(f"{self._directory}: goes on after step {progress.step} of {self._steps}")
+        while progress.step < self._steps and not self._is_stopped_early():
+            row = self._epoch()
+            for name, (loader, indices) in self._measured.items():
+                # The last usage is that of the test images.
+                values, counts = self._evaluate(loader, indices)
+                row.update({f"{name}_{key}": value for key, value in values.items()})
+            progress.history.append(row)
+            progress.epoch += 1
+            progress.position, progress.seconds, progress.sums, progress.counts = 0, 0.0, [], []
+            best = plots.best_of(progress.history)
+            self._log.epoch(row, progress, counts)
+            self._draw_grid(row["epoch"], best is row)
+            if best is row:
+                self._save(self._directory / "best.npz")
+            self._save(find_checkpoint(self._directory))
+            self._log.say(
+                f"epoch {row['epoch']}/{-(-self._steps // (len(self._chosen) // training.batch_size))}: MSE training "
+                f"{row['train_mse']:.5f}, validation {row['validation_mse']:.5f}, test {row['test_mse']:.5f}; "
+                f"{row['test_codes_used']} codes used, perplexity {row['test_perplexity']:.1f}; "
+                f"{row['images_per_second']:.0f} images/s"
+            )
+        if self._is_stopped_early():
+            self._log.say(f"no lower validation loss for {training.patience} epochs: ends")
+        newest, best = progress.history[-1], plots.best_of(progress.history)
+        for name, row in (("best", best), ("newest", newest)):
+            self._log.say(
+                f"{name}: epoch {row['epoch']}, validation loss {row['validation_loss']:.5f}, test MSE "
+                f"{row['test_mse']:.5f}, normalised {row['test_normalised_mse']:.4f}, PSNR {row['test_psnr']:.2f} dB, "
+                f"SSIM {row['test_ssim']:.4f}, {row['test_codes_used']} codes used"
+            )
+        return progress
+
+    def _is_stopped_early(self) -> bool:
+        history, patience = self._progress.history, self._config.training.patience
+        return bool(patience and history) and len(history) - plots.best_of(history)["epoch"] >= patience
+
+    def _epoch(self) -> Row:
+        """The steps of an epoch that are left to do."""
+        progress, training = self._progress, self._config.training
+        plan = [self._chosen[batch] for batch in batches_of(training, len(self._chosen), progress.epoch + 1)]
+        plan = plan[: self._steps - progress.step + progress.position]
+        shares = [self._workers.share(batch) for batch in plan]
+        progress.sums = progress.sums or [0.0] * len(_MEASURED)
+        progress.counts = progress.counts or [0] * self._config.model.num_embeddings
+        before, start = progress.seconds, time.perf_counter()
+        quiet = None if self._workers.rank == 0 else True
+        with tqdm(
+            total=len(plan) * training.batch_size,
+            initial=progress.position * training.batch_size,
+            desc=f"epoch {progress.epoch + 1}",
+            unit="image",
+            leave=False,
+            disable=quiet,
+        ) as bar:
+            for images in self._loader.batches(shares, progress.epoch + 1, progress.position):
+                step = self._step(images)
+                bar.set_postfix(loss=f"{step.losses[0]:.4f}", refresh=False)
+                bar.update(training.batch_size)
+                progress.seconds = before + time.perf_counter() - start
+                self._log_step(step)
+                if progress.step % self._options.checkpoint_steps == 0 and progress.position < len(plan):
+                    self._save(find_checkpoint(self._directory))
+        means = dict(zip(_MEASURED, (np.array(progress.sums) / progress.position).tolist()))
+        return {
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            **{f"train_{name}": means[name] for name in LOSSES},
+            "train_perplexity": perplexity(np.array(progress.counts)),
+            "train_batch_perplexity": means["perplexity"],
+            "restarted": round(means["restarted"] * progress.position),
+            "learning_rate": learning_rate(training, progress.step, self._steps),
+            "seconds": progress.seconds,
+            "images_per_second": progress.position * training.batch_size / progress.seconds,
+        }
+
+    def _step(self, images: np.ndarray) -> Step:
+        progress, number = self._progress, self._progress.step + 1
+        try:
+            step = self._learner.step(images, number, learning_rate(self._config.training, number, self._steps))
+        except RuntimeFailure as error:
+            kept = find_checkpoint(self._directory)
+            good = f"{kept} is as it was last written" if kept.exists() else "there is no checkpoint yet"
+            raise RuntimeFailure(
+                f"epoch {progress.epoch + 1}, {error}", f"{good}; lower --learning-rate or set --clip-norm"
+            ) from error
+        progress.step += 1
+        progress.position += 1
+        progress.counts = (step.counts + progress.counts).tolist()
+        return step
+
+    def _log_step(self, step: Step) -> None:
+        progress = self._progress
+        measured = [*step.losses, perplexity(step.counts), step.gradient_norm, step.restarted]
+        progress.sums = (np.array(progress.sums) + measured).tolist()
+        progress.recent = (np.array(progress.recent or [0.0] * len(measured)) + measured).tolist()
+        if progress.step % _LOGGED_STEPS == 0:
+            means = dict(zip(_MEASURED, (np.array(progress.recent) / _LOGGED_STEPS).tolist()))
+            row = {
+                "step": progress.step,
+                **means,
+                "normalised_mse": means["mse"] / self._variance,
+                "learning_rate": learning_rate(self._config.training, progress.step, self._steps),
+            }
+            progress.steps.append(row)
+            progress.recent = []
+            self._log.step(row)
+
+    def _evaluate(self, loader: Loader, indices: np.ndarray) -> tuple[Row, np.ndarray]:
+        size = self._config.training.batch_size
+        own = self._workers.share(indices)
+        plan = [own[start : start + size] for start in range(0, len(own), size)]
+        batches = loader.batches(plan, 0)
+        return evaluate(self._learner.model, batches, self._config, self._variance, self._workers.add_up)
+
+    def _save(self, path: Path) -> None:
+        if self._workers.rank == 0:
+            try:
+                checkpoint.save(path, Checkpoint(self._config, self._data, self._progress, self._learner.state()))
+            except ValueError as error:
+                raise RuntimeFailure(path, f"{error}; it is as it was last written; lower --learning-rate") from error
+
+    def _draw_grid(self, epoch: int, is_best: bool) -> None:
+        if self._workers.rank == 0:
+            reconstructions = self._learner.model(mx.nd.array(to_tensor(self._grid_images)))[0].asnumpy() * 255
+            grid = plots.pairs_grid(self._grid_images, to_images(reconstructions))
+            name = f"test_reconstruction_0_epoch{epoch}_batch_size{self._config.training.batch_size}.png"
+            self._log.grid(grid, name, epoch, is_best)
 
 
-def _train_epoch(config: Config, model: VQVAE, trainer, images: np.ndarray, epoch: int) -> dict[str, Any]:
-    schedule = config.training
-    # The order depends on nothing but the seed and the epoch, so a resumed run sees the same batches.
-    order = np.random.default_rng([schedule.seed, epoch]).permutation(len(images))
-    steps = len(images) // schedule.batch_size
-    sums = np.zeros(4)
-    counts = np.zeros(config.model.num_embeddings, dtype=np.int64)
-    start = time.perf_counter()
-    with tqdm(total=steps, desc=f"epoch {epoch}", unit="step", leave=False, disable=None) as bar:
-        for chosen in np.split(order[: steps * schedule.batch_size], steps):
-            batch = mx.nd.array(to_tensor(images[chosen]))
-            with mx.autograd.record():
-                _, codes, mse, codebook_loss, commitment_loss = model(batch)
-                loss = (
-                    schedule.reconstruction_weight * mse
-                    + codebook_loss
-                    + config.model.commitment_cost * commitment_loss
-                )
-            loss.backward()
-            trainer.step(1)  # The losses are means already.
-            losses = [float(part.asscalar()) for part in (loss, mse, codebook_loss, commitment_loss)]
-            sums += losses
-            counts += np.bincount(codes.asnumpy().ravel(), minlength=len(counts))
-            bar.set_postfix(mse=f"{losses[1]:.4f}", refresh=False)
-            bar.update()
-    names = ("train_loss", "train_mse", "train_codebook_loss", "train_commitment_loss")
-    return {
-        **dict(zip(names, (sums / steps).tolist())),
-        "train_perplexity": perplexity(counts),
-        "seconds": time.perf_counter() - start,
-    }
+def _comparable(config: Config) -> Config:
+    """What must be equal for one run to go on with another: not its end, unless the learning rate depends on it."""
+    training = config.training
+    if training.schedule == "constant":
+        training = dataclasses.replace(training, epochs=1, steps=0)
+    return Config(config.model, dataclasses.replace(training, patience=0))
 
 
-def _check_shape(config: Config, images: np.ndarray) -> None:
-    height, width, channels = images.shape[1:]
+def _check_shape(config: Config, images: ImageSet) -> None:
+    height, width, channels = images.shape
     stride = config.model.stride
     if channels != config.model.image_channels:
         raise InputError("data", f"has {channels} channels, the network {config.model.image_channels}")
@@ -129,18 +282,15 @@ def _check_shape(config: Config, images: np.ndarray) -> None:
         raise InputError("data", f"is {width}x{height}; the network needs sides that {stride} divides")
 
 
-def _write_grid(run: Path, config: Config, model: VQVAE, images: np.ndarray, epoch: int) -> None:
-    originals = images[:_GRID_IMAGES]
-    reconstructions = model(mx.nd.array(to_tensor(originals)))[0].asnumpy() * 255
-    grid = plots.pairs_grid(originals, to_images(reconstructions))
-    name = f"test_reconstruction_0_epoch{epoch}_batch_size{config.training.batch_size}.png"
-    write_image(run / "reconstructions" / name, grid)
+def _spread(length: int, count: int) -> np.ndarray:
+    """At most ``count`` of ``length`` indices, evenly spread and rising."""
+    return np.linspace(0, length, min(count, length), endpoint=False).astype(int)
 
 
-def _write_losses(path: Path, history: checkpoint.History) -> None:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(history[0]))
-    writer.writeheader()
-    writer.writerows(history)
-    with atomic_write(path) as file:
-        file.write(text.getvalue().encode())
+def _variance(images: ImageSet, indices: np.ndarray) -> float:
+    """Of all values of these images, taken as 0..1."""
+    parts = (images.read(indices[start : start + 1024]) for start in range(0, len(indices), 1024))
+    counts = sum(np.bincount(part.ravel(), minlength=256) for part in parts)
+    values, shares = np.arange(256) / 255, counts / np.sum(counts)
+    mean = (values * shares).sum()
+    return float(((values - mean) ** 2 * shares).sum())

@@ -9,18 +9,56 @@ from matplotlib.figure import Figure
 from vqvae_gluon.files import atomic_write
 
 
+def best_of(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The epoch with the lowest validation loss, the first of equal ones."""
+    return min(history, key=lambda row: row["validation_loss"])
+
+
 def loss_graph(path: Path, history: list[dict[str, Any]]) -> None:
-    """Reconstruction error by epoch on training, validation and test images, the best epoch marked."""
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
+    """Loss and reconstruction error by epoch on training, validation and test images, the best epoch marked."""
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
     epochs = [row["epoch"] for row in history]
-    for key, label in (("train_mse", "training"), ("validation_mse", "validation"), ("test_mse", "test")):
-        axes.plot(epochs, [row[key] for row in history], marker=".", label=label)
-    best = min(history, key=lambda row: row["validation_mse"])
-    axes.axvline(best["epoch"], color="gray", linestyle=":", label=f"best epoch: {best['epoch']}")
-    axes.set(xlabel="epoch", ylabel="mean squared error, pixels as 0..1", yscale="log")
-    axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    best = best_of(history)
+    titles = {"loss": "loss", "mse": "mean squared error, pixels as 0..1"}
+    for axes, (name, title) in zip(figure.subplots(1, len(titles)), titles.items()):
+        for part, label in (("train", "training"), ("validation", "validation"), ("test", "test")):
+            axes.plot(epochs, [row[f"{part}_{name}"] for row in history], marker=".", label=label)
+        axes.axvline(best["epoch"], color="gray", linestyle=":", label=f"best epoch: {best['epoch']}")
+        axes.set(xlabel="epoch", ylabel=title, yscale="log")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend()
+    _save(figure, path)
+
+
+def codebook_usage(path: Path, counts: np.ndarray, history: list[dict[str, Any]]) -> None:
+    """How often each code was used, the most frequent first, and the perplexity by epoch.
+
+    Args:
+        counts: (K,), on the test images after the last epoch.
+    """
+    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    left.bar(np.arange(len(counts)), np.sort(counts)[::-1] / counts.sum(), width=1.0)
+    used = int((counts > 0).sum())
+    left.axhline(1 / len(counts), color="gray", linestyle=":", label=f"1 / {len(counts)}")
+    left.set(
+        xlabel="codes, by use", ylabel="share of the test latents", title=f"{used} of {len(counts)} codes are used"
+    )
+    left.legend()
+    epochs = [row["epoch"] for row in history]
+    for key, label in (
+        ("test_perplexity", "test images"),
+        ("train_perplexity", "training images"),
+        ("train_batch_perplexity", "training images, mean of the batches"),
+    ):
+        right.plot(epochs, [row[key] for row in history], marker=".", label=label)
+    right.set(xlabel="epoch", ylabel="perplexity")
+    right.grid(alpha=0.3)
+    right.legend()
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=100)
 

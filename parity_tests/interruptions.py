@@ -1,0 +1,126 @@
+"""Training runs that are killed at random moments and resumed: each must end as one that was not.
+
+python parity_tests/interruptions.py --count 20
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from vqvae_gluon.data import load_split
+from vqvae_gluon.data.images import write_image
+from vqvae_gluon.training import checkpoint
+
+# Everything that has a state, or is random: averages, restarts, clustering, augmentation, schedules, reading ahead.
+SETTINGS = """
+preset = "mnist"
+
+[model]
+restart_below = 4.0
+
+[training]
+data = "images"
+epochs = 3
+batch_size = 32
+validation_images = 32
+warmup_steps = 5
+clip_norm = 0.5
+kmeans_images = 64
+flip = true
+shift = 2
+
+[run]
+workers = 1
+checkpoint_steps = 2
+"""
+_PATIENCE = 120  # seconds
+
+
+def make_folder(path: Path, digits: np.ndarray) -> Path:
+    """An image folder: 288 digits to train on, 32 to test; and the settings beside it."""
+    for split, images in (("train", digits[:288]), ("test", digits[288:320])):
+        (path / split).mkdir(parents=True)
+        for number, image in enumerate(images):
+            write_image(path / split / f"{number:04d}.png", image)
+    (path / "settings.toml").write_text(SETTINGS)
+    return path
+
+
+def start(folder: Path, run: Path, *flags: str) -> subprocess.Popen:
+    """A training run in a process of its own."""
+    command = [sys.executable, "-m", "vqvae_gluon", "train", "--config", folder / "settings.toml", "--data", folder]
+    words = [*map(str, [*command, "--output", run, *flags])]
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> None:
+    """Wait for a run that must succeed."""
+    _, errors = process.communicate(timeout=_PATIENCE)
+    if process.returncode != 0:
+        raise RuntimeError(errors)
+
+
+def interrupt(folder: Path, run: Path, moment: float) -> bool:
+    """Kill a run after ``moment`` seconds and resume it; whether it was killed before its end."""
+    process = start(folder, run)
+    try:
+        process.communicate(timeout=moment)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+    killed = process.returncode < 0
+    finish(start(folder, run, *(["--resume"] if (run / "last.npz").exists() else [])))
+    return killed
+
+
+def differences(a: Path, b: Path) -> list[str]:
+    """What of two checkpoints is not equal bit for bit: arrays, and what was measured but for seconds."""
+    first, second = checkpoint.load(a), checkpoint.load(b)
+    names = sorted(first.arrays.keys() | second.arrays.keys())
+    found = [name for name in names if not _equal(first.arrays.get(name), second.arrays.get(name))]
+    for row, other in zip(first.progress.history, second.progress.history):
+        changed = (name for name in row if "second" not in name and row[name] != other[name])
+        found += [f"{name} of epoch {row['epoch']}" for name in changed]
+    return found + (["epochs"] if first.progress.epoch != second.progress.epoch else [])
+
+
+def _equal(a, b) -> bool:
+    return a is not None and b is not None and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=20, help="runs (default: 20)")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
+    options = parser.parse_args()
+    moments = random.Random(options.seed)
+    with tempfile.TemporaryDirectory() as directory:
+        folder = make_folder(Path(directory) / "images", load_split("mnist", "test", 1))
+        whole = Path(directory) / "whole"
+        begin = time.monotonic()
+        finish(start(folder, whole))
+        duration = time.monotonic() - begin
+        killed = failing = 0
+        for number in tqdm(range(options.count), unit="run", disable=None):
+            run = Path(directory) / str(number)
+            moment = moments.uniform(0.1, duration)
+            killed += interrupt(folder, run, moment)
+            found = [name for last in ("last.npz", "best.npz") for name in differences(whole / last, run / last)]
+            if found:
+                failing += 1
+                print(f"run {number}, killed after {moment:.2f} s of {duration:.2f}: {', '.join(found[:5])} differ")
+    print(
+        f"{options.count} runs, {killed} killed before their end; {failing} did not end as the one that was not killed"
+    )
+    return 1 if failing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

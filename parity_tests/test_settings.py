@@ -1,0 +1,109 @@
+"""The settings of a run: a preset, a TOML file, flags."""
+
+import argparse
+import dataclasses
+
+import pytest
+from conftest import run_cli_here
+
+from vqvae_gluon.config import PRESETS, ModelConfig, RunConfig, TrainingConfig
+from vqvae_gluon.errors import REJECTED, USAGE, InputError, UsageError
+from vqvae_gluon.settings import add_flags, read_settings, to_toml
+
+
+def settings(*words):
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    return read_settings(parser.parse_args([*map(str, words)]))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "settings.toml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_preset_is_what_it_is(preset):
+    assert settings("--preset", preset) == (PRESETS[preset], RunConfig(output=f"runs/{preset}"))
+
+
+def test_a_flag_wins_over_the_file_and_the_file_over_the_preset(write):
+    path = write(
+        'preset = "cifar10"\n[training]\nbatch_size = 7\nlearning_rate = 1\n[model]\nhidden_channels = [4, 8]\n'
+    )
+    config, _ = settings("--config", path, "--batch-size", 9)
+    assert config.training.batch_size == 9
+    assert config.training.learning_rate == 1.0
+    assert config.model.hidden_channels == (4, 8)
+    assert config.model.num_embeddings == 512
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_file_of_all_settings_gives_them_back(preset, write):
+    config, run = settings("--preset", preset, "--workers", 3, "--flip")
+    assert settings("--config", write(to_toml(config, run))) == (config, run)
+
+
+def test_every_field_is_a_flag():
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    flags = set(vars(parser.parse_args([])))
+    for section, kind in (("model", ModelConfig), ("training", TrainingConfig), ("run", RunConfig)):
+        for entry in dataclasses.fields(kind):
+            assert f"{section}.{entry.name}" in flags
+    assert all(action.help for action in parser._actions)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[training]\nbatchsize = 3", r"\[training\] has the unknown key batchsize"),
+        ("[trainnig]\nbatch_size = 3", "has the unknown key trainnig"),
+        ("batch_size = 3", "has the unknown key batch_size"),
+        ("[training]\nbatch_size = 3.0", r"\[training\] batch_size is 3.0, no int"),
+        ('[training]\nepochs = "3"', "epochs is '3', no int"),
+        ("[training]\nflip = 1", "flip is 1, no bool"),
+        ("[training]\nepochs = true", "epochs is True, no int"),
+        ("[training]\nlearning_rate = -1.0", "learning_rate is -1.0"),
+        ("[training]\nlearning_rate = nan", "learning_rate is nan"),
+        ("[training]\nlearning_rate = inf", "learning_rate is inf"),
+        ('[training]\nschedule = "step"', "schedule is 'step'; it may be"),
+        ("[model]\nhidden_channels = []", "hidden_channels is no list"),
+        ("[model]\nhidden_channels = [4, 0]", "hidden_channels is 0"),
+        ('preset = "imagenet"', "preset is 'imagenet'; the presets are"),
+        ("preset = 3", "preset is 3"),
+        ("training = 3", "has the unknown key training"),
+        ("[training\n", "is not TOML"),
+        ("\udcff", "is not TOML"),
+    ],
+)
+def test_a_file_that_is_wrong_is_refused_by_name(text, why, tmp_path):
+    path = tmp_path / "settings.toml"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=f"settings.toml: .*{why}"):
+        settings("--config", path)
+
+
+def test_settings_that_do_not_fit_together_are_a_usage_error():
+    with pytest.raises(UsageError, match="restart_below is for the quantizer ema"):
+        settings("--quantizer", "codebook-loss")
+    with pytest.raises(UsageError, match=r"decay is 1\.5, not"):
+        settings("--decay", "1.5")
+
+
+def test_a_missing_file_is_told(tmp_path):
+    result = run_cli_here("train", "--config", tmp_path / "none.toml")
+    assert result.returncode == REJECTED
+    assert "none.toml: does not exist" in result.stderr
+
+
+@pytest.mark.parametrize("flag", [["--decay", "x"], ["--cosine=3"], ["--quantizer", "gumbel"]])
+def test_a_flag_that_is_wrong_is_a_usage_error(flag):
+    with pytest.raises(SystemExit) as end:
+        run_cli_here("train", *flag)
+    assert end.value.code == USAGE

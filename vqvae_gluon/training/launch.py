@@ -1,0 +1,78 @@
+"""Starts all processes of a training job, on this machine or by way of a remote shell on others."""
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+
+from vqvae_gluon.compat import processor_count
+from vqvae_gluon.errors import DONE
+
+_PATIENCE = 20  # seconds that the others have to notice by themselves that one has failed
+
+
+def launch(
+    words: Sequence[str], workers: int, servers: int, hosts: Sequence[str], remote_shell: str, address: str
+) -> int:
+    """Run ``vqvae-gluon`` with these words as the workers of a job, until all have ended.
+
+    Args:
+        hosts: where the servers and workers run, in turn; empty for this machine. Each has this Python and this
+            directory under the same paths.
+        remote_shell: the command that takes a host and a command line.
+        address: of this machine, for the others.
+
+    Returns:
+        The first exit code that was not 0, or 0.
+    """
+    root = address or (socket.gethostname() if hosts else "127.0.0.1")
+    variables = {
+        "DMLC_PS_ROOT_URI": root,
+        "DMLC_PS_ROOT_PORT": str(_free_port()),
+        "DMLC_NUM_SERVER": str(servers),
+        "DMLC_NUM_WORKER": str(workers),
+    }
+    if not hosts and "OMP_NUM_THREADS" not in os.environ:
+        variables["OMP_NUM_THREADS"] = str(max(1, processor_count() // workers))
+    command = [sys.executable, "-m", "vqvae_gluon", *words]
+    processes = [_start(command, {**variables, "DMLC_ROLE": "scheduler"}, "", remote_shell)]
+    try:
+        for number, role in enumerate(["server"] * servers + ["worker"] * workers):
+            host = hosts[number % len(hosts)] if hosts else ""
+            processes.append(_start(command, {**variables, "DMLC_ROLE": role}, host, remote_shell))
+        return _wait(processes)
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+
+
+def _start(command: list[str], variables: dict[str, str], host: str, remote_shell: str) -> subprocess.Popen:
+    if not host:
+        return subprocess.Popen(command, env={**os.environ, **variables})
+    settings = [f"{name}={value}" for name, value in variables.items()]
+    line = f"cd {shlex.quote(os.getcwd())} && exec env {shlex.join([*settings, *command])}"
+    return subprocess.Popen([*shlex.split(remote_shell), host, line])
+
+
+def _wait(processes: list[subprocess.Popen]) -> int:
+    """The first exit code that tells of a failure; the others then get some time to end by themselves."""
+    failed, until = DONE, 0.0
+    while any(process.poll() is None for process in processes):
+        codes = [process.returncode for process in processes if process.returncode]
+        if codes and not failed:
+            failed, until = codes[0], time.monotonic() + _PATIENCE
+        if failed and time.monotonic() > until:
+            break
+        time.sleep(0.2)
+    failed = failed or next((process.returncode for process in processes if process.returncode), DONE)
+    return 128 - failed if failed < 0 else failed
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,106 @@
+"""What a run tells: files that people look at while it goes on."""
+
+import csv
+import io
+import sys
+import time
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from vqvae_gluon.data.images import write_image
+from vqvae_gluon.files import atomic_write
+from vqvae_gluon.training import plots
+from vqvae_gluon.training.checkpoint import Progress, Row
+
+
+class Log:
+    """Writes, into a run's directory:
+
+    - ``log.txt``: what was said, with the time, and the command; ``settings.toml``: all settings;
+    - ``losses.csv`` and ``losses.png``: every epoch; ``steps.csv``: the means of every hundred steps;
+    - ``codebook_usage.png``: how often each code was used on the test images, and the perplexity by epoch;
+    - ``reconstructions/``: a grid of test images for every epoch; ``reconstruction_best.png`` and
+      ``reconstruction_newest.png``;
+    - ``tensorboard/``: all of it as TensorBoard's event files.
+
+    Args:
+        directory: None to write nothing and say nothing, on all machines but one.
+        progress: where the run begins; what comes after it is written anew.
+        settings: as TOML.
+    """
+
+    def __init__(self, directory: Optional[Path], progress: Progress, settings: str):
+        self._writes = directory is not None
+        self._directory = directory or Path()
+        if directory is None:
+            return
+        (directory / "reconstructions").mkdir(parents=True, exist_ok=True)
+        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=progress.step + 1)
+        with atomic_write(directory / "settings.toml") as file:
+            file.write(settings.encode())
+        self._write("$ vqvae-gluon " + " ".join(sys.argv[1:]))
+
+    def __enter__(self) -> "Log":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._writes:
+            self._board.close()
+
+    def say(self, line: str) -> None:
+        """Tell it on standard error, and keep it."""
+        if self._writes:
+            tqdm.write(line, file=sys.stderr)
+            self._write(line)
+
+    def step(self, row: Row) -> None:
+        """The means of some steps."""
+        if self._writes:
+            self._scalars("steps", row)
+
+    def epoch(self, row: Row, progress: Progress, counts: np.ndarray) -> None:
+        """What was measured after an epoch.
+
+        Args:
+            counts: (K,), how often each code was used on the test images.
+        """
+        if not self._writes:
+            return
+        self._scalars("epochs", row)
+        self._board.add_histogram("epochs/test_codes", np.repeat(np.arange(len(counts)), counts), row["step"])
+        self._table("losses.csv", progress.history)
+        self._table("steps.csv", progress.steps)
+        plots.loss_graph(self._directory / "losses.png", progress.history)
+        plots.codebook_usage(self._directory / "codebook_usage.png", counts, progress.history)
+
+    def grid(self, grid: np.ndarray, name: str, epoch: int, is_best: bool) -> None:
+        """A picture of reconstructions, uint8 (height, width, C)."""
+        if not self._writes:
+            return
+        self._board.add_image("test_reconstruction", grid, epoch, dataformats="HWC")
+        self._board.flush()
+        write_image(self._directory / "reconstructions" / name, grid)
+        write_image(self._directory / "reconstruction_newest.png", grid)
+        if is_best:
+            write_image(self._directory / "reconstruction_best.png", grid)
+
+    def _scalars(self, group: str, row: Row) -> None:
+        for name, value in row.items():
+            self._board.add_scalar(f"{group}/{name}", value, row["step"])
+
+    def _table(self, name: str, rows: list[Row]) -> None:
+        if rows:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+            with atomic_write(self._directory / name) as file:
+                file.write(text.getvalue().encode())
+
+    def _write(self, line: str) -> None:
+        with open(self._directory / "log.txt", "a") as file:
+            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
