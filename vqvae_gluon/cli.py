@@ -65,6 +65,20 @@ def _train(options: argparse.Namespace) -> int:
     return DONE
 
 
+def _pack(options: argparse.Namespace) -> int:
+    from vqvae_gluon.data import DATASETS, open_split
+    from vqvae_gluon.data.records import write_records
+
+    channels = options.channels or (1 if options.dataset in DATASETS else 3)
+    if options.data is not None and options.output.resolve() == options.data.resolve() and options.dataset == "records":
+        raise UsageError(options.output, "holds what is to be packed; choose another --output")
+    splits = {split: open_split(options.dataset, split, channels, options.data) for split in ("train", "test")}
+    for split, images in splits.items():
+        write_records(images, options.output, split)
+        print(options.output / f"{split}.rec")
+    return DONE
+
+
 def _export(options: argparse.Namespace) -> int:
     from vqvae_gluon.artifacts.export import export_bundle
     from vqvae_gluon.training import checkpoint
@@ -408,6 +422,31 @@ def _parser() -> argparse.ArgumentParser:
         text = f"(mnist: {getattr(schedule, name):g})"
         train.add_argument(f"--{name.replace('_', '-')}", type=kind, metavar="N", help=text)
 
+    pack = add(
+        "pack",
+        _pack,
+        "write a data set as MXNet's RecordIO, for sets of more files than a file system likes",
+        [
+            "--dataset images --data photos --output records",
+            "--dataset cifar10 --data downloads --output cifar10-records",
+            "--dataset images --data scans --channels 1 --output records",
+        ],
+    )
+    pack.add_argument("--dataset", choices=_DATASETS, default="images", help="what is packed (default: images)")
+    pack.add_argument(
+        "--data", type=Path, metavar="DIR", help="where its files are; mnist and fashion-mnist are fetched"
+    )
+    pack.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="for train.rec and test.rec, and an .idx and .json of each",
+    )
+    pack.add_argument(
+        "--channels", type=int, choices=(1, 3), help="gray or RGB (default: 3; of mnist and fashion-mnist 1)"
+    )
+
     export = add("export", _export, "write a trained network as a bundle", ["runs/mnist --output bundle"])
     export.add_argument("training", type=Path, metavar="RUN", help="directory that 'train' wrote")
     export.add_argument("--output", type=Path, required=True, metavar="DIR", help="the bundle's directory")
@@ -572,5 +611,6 @@ def _add_report(command: argparse.ArgumentParser) -> None:
     )
 
 
-# Named here so that --help does not load MXNet; a test holds them against vqvae_gluon.runtimes.RUNTIMES.
+# Named here so that --help loads neither MXNet nor a decoder; tests hold them against what they name.
+_DATASETS = ("mnist", "fashion-mnist", "cifar10", "images", "records")
 _RUNTIMES = ("gluon", "gluon-eager", "executor", "cpp", "cpp-executor", "cpp-predict", "fp64")
