@@ -1,4 +1,4 @@
-"""How many images a second each kind of set brings, augmented, beside what the preset `cifar10` learns from in that time.
+"""Images a second that each kind of set brings, augmented, beside what the preset `cifar10` learns from.
 
     python benchmarks/loading.py
     python benchmarks/loading.py --data cifar-10-batches-py --steps 50

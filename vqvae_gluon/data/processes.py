@@ -12,6 +12,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -128,6 +129,7 @@ def _serve(function: Callable[..., Any], connection: Connection) -> None:
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
     """Processes that are started meanwhile do not notice a Ctrl-C, from their first moment on."""
+    resource_tracker.ensure_running()  # The first process would start it, and it lets them through again.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
