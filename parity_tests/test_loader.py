@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -185,6 +186,13 @@ def start_parent(directory: Path, state: str) -> tuple[subprocess.Popen, list[in
     return parent, workers
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + WAIT
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
 def is_running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -195,16 +203,12 @@ def is_running(pid: int) -> bool:
 @pytest.mark.parametrize("state", ["idle", "busy"])
 def test_workers_share_the_array_and_end_with_a_parent_that_is_killed(state, tmp_path):
     parent, workers = start_parent(tmp_path, state)
-    for pid in workers:
-        libraries = Path(f"/proc/{pid}/maps").read_text()
-        assert "libmxnet" not in libraries
-        assert "/pym-" in libraries, "the array is not shared"
+    maps = [Path(f"/proc/{pid}/maps") for pid in workers]
+    wait_until(lambda: all("/pym-" in path.read_text() for path in maps))  # The file of the array.
+    assert not any("libmxnet" in path.read_text() for path in maps)
     parent.send_signal(signal.SIGKILL)
     parent.communicate(timeout=WAIT)
-    until = time.monotonic() + WAIT
-    while any(map(is_running, workers)) and time.monotonic() < until:
-        time.sleep(0.02)
-    assert not any(map(is_running, workers))
+    wait_until(lambda: not any(map(is_running, workers)))
 
 
 def test_an_interrupted_program_ends_its_workers_without_a_word_of_theirs(tmp_path):
@@ -213,4 +217,4 @@ def test_an_interrupted_program_ends_its_workers_without_a_word_of_theirs(tmp_pa
     _, error = parent.communicate(timeout=WAIT)
     assert error.count("Traceback") == 1
     assert error.splitlines()[-1] == "KeyboardInterrupt"
-    assert not any(map(is_running, workers))
+    wait_until(lambda: not any(map(is_running, workers)))

@@ -31,7 +31,8 @@ class Processes:
     """Processes that share the calls of one function, to be closed.
 
     They are spawned: a fork would inherit MXNet's threads, which it lacks. They end when this process does, however it
-    ends, and know nothing of a Ctrl-C, which is this process's to handle.
+    ends, and know nothing of a Ctrl-C, which is this process's to handle. A script that leads here needs its
+    ``if __name__ == "__main__":``, since each of them imports it.
 
     Args:
         function: what can be pickled; each process gets it once, when it is started.
