@@ -11,6 +11,7 @@ from conftest import PRETRAINED, ROOT, run_cli
 
 from vqvae_gluon import cli
 from vqvae_gluon.compat import processor_count
+from vqvae_gluon.data import NAMES
 from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.cpp import find_binary
 
@@ -64,6 +65,10 @@ def test_the_command_line_knows_every_runtime():
     assert set(cli._RUNTIMES) == set(RUNTIMES)
 
 
+def test_the_command_line_knows_every_data_set():
+    assert set(cli._DATASETS) == set(NAMES)
+
+
 def test_help_does_not_load_mxnet():
     code = """
 import sys
@@ -76,7 +81,7 @@ except SystemExit:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("command", ["train", "export", "encode", "decode", "reconstruct", "parity", "faults"])
+@pytest.mark.parametrize("command", ["train", "pack", "export", "encode", "decode", "reconstruct", "parity", "faults"])
 def test_every_command_has_help_with_examples(command):
     result = run_cli(command, "--help")
     assert result.returncode == 0

@@ -69,9 +69,7 @@ def _train_as(options: argparse.Namespace, config, run, workers) -> None:
 
     output = Path(run.output)
     if options.resume and workers.rank == 0 and not find_checkpoint(output).exists():
-        raise InputError(
-            find_checkpoint(output), "does not exist, so there is nothing to go on with; leave --resume out"
-        )
+        raise InputError(find_checkpoint(output), "does not exist; leave --resume out to begin")
     directory = Path(run.data_directory) if run.data_directory else None
     train_images, test_images = (
         open_split(config.training.data, split, config.model.image_channels, directory) for split in ("train", "test")
@@ -91,6 +89,20 @@ def _launch(options: argparse.Namespace) -> int:
         words += ["--kvstore", "dist_sync"]
     hosts = [host for host in options.hosts.split(",") if host]
     return launch(words, options.workers, options.servers, hosts, options.remote_shell, options.address)
+
+
+def _pack(options: argparse.Namespace) -> int:
+    from vqvae_gluon.data import DATASETS, open_split
+    from vqvae_gluon.data.records import write_records
+
+    channels = options.channels or (1 if options.dataset in DATASETS else 3)
+    if options.data is not None and options.output.resolve() == options.data.resolve() and options.dataset == "records":
+        raise UsageError(options.output, "holds what is to be packed; choose another --output")
+    splits = {split: open_split(options.dataset, split, channels, options.data) for split in ("train", "test")}
+    for split, images in splits.items():
+        write_records(images, options.output, split)
+        print(options.output / f"{split}.rec")
+    return DONE
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -431,6 +443,31 @@ def _parser() -> argparse.ArgumentParser:
     )
     launch.add_argument("words", nargs=argparse.REMAINDER, metavar="-- train ...", help="what every worker runs")
 
+    pack = add(
+        "pack",
+        _pack,
+        "write a data set as MXNet's RecordIO, for sets of more files than a file system likes",
+        [
+            "--dataset images --data photos --output records",
+            "--dataset cifar10 --data downloads --output cifar10-records",
+            "--dataset images --data scans --channels 1 --output records",
+        ],
+    )
+    pack.add_argument("--dataset", choices=_DATASETS, default="images", help="what is packed (default: images)")
+    pack.add_argument(
+        "--data", type=Path, metavar="DIR", help="where its files are; mnist and fashion-mnist are fetched"
+    )
+    pack.add_argument(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="for train.rec and test.rec, and an .idx and .json of each",
+    )
+    pack.add_argument(
+        "--channels", type=int, choices=(1, 3), help="gray or RGB (default: 3; of mnist and fashion-mnist 1)"
+    )
+
     export = add("export", _export, "write a trained network as a bundle", ["runs/mnist --output bundle"])
     export.add_argument("training", type=Path, metavar="RUN", help="directory that 'train' wrote")
     export.add_argument("--output", type=Path, required=True, metavar="DIR", help="the bundle's directory")
@@ -595,5 +632,6 @@ def _add_report(command: argparse.ArgumentParser) -> None:
     )
 
 
-# Named here so that --help does not load MXNet; a test holds them against vqvae_gluon.runtimes.RUNTIMES.
+# Named here so that --help loads neither MXNet nor a decoder; tests hold them against what they name.
+_DATASETS = ("mnist", "fashion-mnist", "cifar10", "images", "records")
 _RUNTIMES = ("gluon", "gluon-eager", "executor", "cpp", "cpp-executor", "cpp-predict", "fp64")

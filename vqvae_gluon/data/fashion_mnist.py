@@ -25,7 +25,8 @@ FILES = {
 
 # A package of Debian and Ubuntu that carries them. It is unpacked, not installed, unless the user has done so.
 _PACKAGE = "dataset-fashion-mnist"
-_INSTALLED = Path("/usr/share/datasets/fashion-mnist")
+_FOLDER = Path("usr/share/datasets/fashion-mnist")
+_INSTALLED = "/" / _FOLDER
 
 
 def cache_directory() -> Path:
@@ -72,7 +73,7 @@ def fetch() -> None:
             raise _failure("apt-get gave no file")
         _run(["dpkg-deb", "-x", str(packages[0]), "."], download)
         for name, *_ in FILES.values():
-            unpacked = Path(download) / _INSTALLED.relative_to("/") / name
+            unpacked = Path(download) / _FOLDER / name
             if not unpacked.is_file():
                 raise _failure(f"{name} is not in the package")
             with atomic_write(cache / name) as file:

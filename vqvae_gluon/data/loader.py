@@ -28,16 +28,20 @@ class Augmentation:
     flip: bool = False
     shift: int = 0
 
-    def apply(self, images: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Images (n, H, W, C), each changed in its own way."""
-        count, height, width, _ = images.shape
-        down, right = random.integers(-self.shift, self.shift + 1, (2, count, 1))
-        rows = np.clip(np.arange(height) + down, 0, height - 1)
-        columns = np.clip(np.arange(width) + right, 0, width - 1)
+    def apply(self, images: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        """Images (n, H, W, C), each changed in its own way.
+
+        Args:
+            draws: (n, 3) in 0..1, what decides of each: down, right, turned.
+        """
+        _, height, width, _ = images.shape
+        down, right = np.floor(draws[:, :2] * (2 * self.shift + 1)).astype(int).T - self.shift
+        rows = np.clip(np.arange(height) + down[:, None], 0, height - 1)
+        columns = np.clip(np.arange(width) + right[:, None], 0, width - 1)
         if self.flip:
-            turned = random.random(count) < 0.5
+            turned = draws[:, 2] < 0.5
             columns[turned] = columns[turned, ::-1]
-        return images[np.arange(count)[:, np.newaxis, np.newaxis], rows[:, :, np.newaxis], columns[:, np.newaxis, :]]
+        return images[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 class Loader:
@@ -60,8 +64,9 @@ class Loader:
         self.close()
 
     def batches(self, plan: Sequence[np.ndarray], epoch: int, start: int = 0) -> Iterator[np.ndarray]:
-        """The images of each step, uint8 (n, H, W, C), in order. The augmentation depends on the seed, the epoch and
-        the number of the step alone: not on ``workers``, nor on where an epoch is taken up again.
+        """The images of each step, uint8 (n, H, W, C), in order. How an image is changed depends on the seed, the epoch
+        and its number alone: not on ``workers``, nor on where an epoch is taken up again, nor on who else is in its
+        batch, so that machines may share one.
 
         Args:
             plan: of each step of the epoch, the numbers of its images.
@@ -71,7 +76,7 @@ class Loader:
             InputError: a file is missing or damaged, or its image is of another size.
             RuntimeFailure: a process died.
         """
-        return self._processes.in_order((plan[step], epoch, step) for step in range(start, len(plan)))
+        return self._processes.in_order((indices, epoch) for indices in plan[start:])
 
     def close(self) -> None:
         """End the processes."""
@@ -79,9 +84,14 @@ class Loader:
 
 
 def _batch(
-    images: ImageSet, augmentation: Optional[Augmentation], seed: int, indices: np.ndarray, epoch: int, step: int
+    images: ImageSet, augmentation: Optional[Augmentation], seed: int, indices: np.ndarray, epoch: int
 ) -> np.ndarray:
     batch = images.read(indices)
     if augmentation is None or augmentation == Augmentation():
         return batch
-    return augmentation.apply(batch, np.random.default_rng([seed, epoch, step, _STREAM]))
+    return augmentation.apply(batch, _draws(len(images), seed, epoch)[indices])
+
+
+@functools.lru_cache(maxsize=1)
+def _draws(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, _STREAM]).random((count, 3), dtype=np.float32)

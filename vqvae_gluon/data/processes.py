@@ -12,6 +12,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any
@@ -30,7 +31,8 @@ class Processes:
     """Processes that share the calls of one function, to be closed.
 
     They are spawned: a fork would inherit MXNet's threads, which it lacks. They end when this process does, however it
-    ends, and know nothing of a Ctrl-C, which is this process's to handle.
+    ends, and know nothing of a Ctrl-C, which is this process's to handle. A script that leads here needs its
+    ``if __name__ == "__main__":``, since each of them imports it.
 
     Args:
         function: what can be pickled; each process gets it once, when it is started.
@@ -128,6 +130,7 @@ def _serve(function: Callable[..., Any], connection: Connection) -> None:
 @contextlib.contextmanager
 def _without_interrupts() -> Iterator[None]:
     """Processes that are started meanwhile do not notice a Ctrl-C, from their first moment on."""
+    resource_tracker.ensure_running()  # The first process would start it, and it lets them through again.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

@@ -4,16 +4,16 @@ A record is an ``IRHeader`` and the bytes of an image file, as ``im2rec`` writes
 else a PNG. Raw pixels would be read eight times as fast, but a PNG of 32x32 takes 0.1 ms, some hundredths of what a
 network takes to learn from it, and a quarter less room; it has a checksum, and MXNet's other tools expect it.
 
-They are written by MXNet and read here: its reader aborts on a damaged file, and workers need not load MXNet.
+They are written by MXNet and read here: its reader takes a damaged length at its word, and workers need not load MXNet.
 """
 
+import contextlib
 import dataclasses
 import functools
 import json
 import os
 import re
 import struct
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +24,13 @@ import numpy as np
 from vqvae_gluon.data.images import MAX_IMAGE_BYTES, check_size, decode_image
 from vqvae_gluon.data.imageset import ImageSet, each_piece, fingerprint_of
 from vqvae_gluon.errors import InputError, RuntimeFailure
-from vqvae_gluon.files import atomic_write, move_synced, read_file
+from vqvae_gluon.files import atomic_write, read_file
 
 FORMAT = 1
 _MAGIC = struct.pack("<I", 0xCED7230A)
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _LENGTH_BITS = 29
-_HEADER = struct.Struct("<IfQQ")  # mxnet.recordio.IRHeader: number of labels, label, two numbers
+_HEADER_BYTES = struct.calcsize("<IfQQ")  # mxnet.recordio.IRHeader: number of labels, a label, two numbers
 _INDEX = re.compile(rb"(?:[0-9]{1,18}\t[0-9]{1,18}\n)+")
 _MAX_INDEX_BYTES = 1 << 31
 _MAX_RECORD_BYTES = MAX_IMAGE_BYTES + (1 << 20)
@@ -63,7 +63,7 @@ class RecordSet(ImageSet):
         self.name = "records"
         self._path = directory / f"{split}.rec"
         self._channels = channels
-        self._places = self._read_index(directory / f"{split}.idx")
+        self._places = _read_index(directory / f"{split}.idx", self._path)
         self._about = _read_about(directory / f"{split}.json")
         if self._about is None:
             self.shape = self._decode(0).shape
@@ -91,18 +91,11 @@ class RecordSet(ImageSet):
         Raises:
             InputError: the record is damaged.
         """
-        start, end = (int(place) for place in self._places[index : index + 2])
         try:
-            if end - start > _MAX_RECORD_BYTES:
-                raise ValueError("it is too large")
-            with open(self._path, "rb", buffering=0) as file:
-                payload = _payload(os.pread(file.fileno(), end - start, start), end - start)
-            labels = _HEADER.unpack_from(payload)[0] if len(payload) >= _HEADER.size else None
-            if labels is None or labels * 4 > len(payload) - _HEADER.size:
-                raise ValueError("its header is cut off")
+            payload = _read_record(self._path, *self._places[index : index + 2].tolist())
         except ValueError as error:
             raise InputError(self._title(index), f"is damaged: {error}; {_REMEDY}") from error
-        return payload[_HEADER.size + 4 * labels :]
+        return payload[_HEADER_BYTES + 4 * _labels(payload) :]
 
     def fingerprint(self) -> str:
         """That which was written beside the records; computed where there is none."""
@@ -118,19 +111,6 @@ class RecordSet(ImageSet):
     def _title(self, index: int) -> str:
         return f"{self._path}, record {index}"
 
-    def _read_index(self, path: Path) -> np.ndarray:
-        """Where each record begins, in the order of the file, and where the last one ends."""
-        data = read_file(path, _MAX_INDEX_BYTES, f"; {_REMEDY}")
-        if not self._path.is_file():
-            raise InputError(self._path, f"does not exist or is no file; {_REMEDY}")
-        if not _INDEX.fullmatch(data):
-            raise InputError(path, f"is damaged: its lines are not a number and a place each; {_REMEDY}")
-        places = np.array(data.split()[1::2]).astype(np.int64)
-        places = np.append(places, self._path.stat().st_size)
-        if (np.diff(places) <= 0).any():
-            raise InputError(path, f"is damaged: its records are not one behind the other in {self._path}; {_REMEDY}")
-        return places
-
 
 def write_records(images: ImageSet, directory: Path, split: str) -> str:
     """Write images as one split of a directory of records, whole or not at all.
@@ -144,57 +124,77 @@ def write_records(images: ImageSet, directory: Path, split: str) -> str:
     """
     directory.mkdir(parents=True, exist_ok=True)
     records, index, about = (directory / f"{split}.{suffix}" for suffix in ("rec", "idx", "json"))
-    with tempfile.TemporaryDirectory(dir=directory, prefix=f".{split}.") as scratch:
-        new_records, new_index = Path(scratch) / records.name, Path(scratch) / index.name
-        sha256 = fingerprint_of(_write(images, new_records, new_index), len(images), images.shape)
-        _check_written(Path(scratch), split, images)
-        size = new_records.stat().st_size
-        for path in (about, index):  # Records are found by way of these.
+    with atomic_write(index) as index_file, atomic_write(records) as records_file:
+        # MXNet opens files by name, and these have none yet.
+        nameless = Path(f"/proc/self/fd/{index_file.fileno()}"), Path(f"/proc/self/fd/{records_file.fileno()}")
+        sha256 = fingerprint_of(_write(images, nameless, records), len(images), images.shape)
+        _check_written(nameless, records, len(images))
+        size = os.fstat(records_file.fileno()).st_size
+        for path in (about, index):  # The old ones, by way of which records are found.
             path.unlink(missing_ok=True)
-        move_synced(new_records, records)
-        move_synced(new_index, index)
     with atomic_write(about) as file:
         content = {"format": FORMAT, **dataclasses.asdict(_About(images.shape, len(images), sha256, size))}
         file.write(json.dumps(content, indent=2).encode() + b"\n")
     return sha256
 
 
-def _write(images: ImageSet, records: Path, index: Path) -> Iterator[np.ndarray]:
+def _write(images: ImageSet, files: tuple[Path, Path], name: Path) -> Iterator[np.ndarray]:
     """Write the records, and give the pixels on the way."""
-    from vqvae_gluon.compat import mx  # Who only reads does without.
+    from vqvae_gluon.compat import mx, mxnet_reason  # Who only reads does without.
 
-    writer = mx.recordio.MXIndexedRecordIO(str(index), str(records), "w")
     try:
-        number = 0
-        for pixels, files in each_piece(images, functools.partial(_encode, images), f"packing {records.name}"):
-            for file in files:
-                writer.write_idx(number, mx.recordio.pack(mx.recordio.IRHeader(0, 0.0, number, 0), file))
-                number += 1
-            yield pixels
-    finally:
-        writer.close()
+        with contextlib.closing(mx.recordio.MXIndexedRecordIO(*map(str, files), "w")) as writer:
+            number = 0
+            for pixels, encoded in each_piece(images, functools.partial(_encode, images), f"packing {name.name}"):
+                for image in encoded:
+                    writer.write_idx(number, mx.recordio.pack(mx.recordio.IRHeader(0, 0.0, number, 0), image))
+                    number += 1
+                yield pixels
+    except mx.MXNetError as error:
+        raise RuntimeFailure(name, f"cannot be written ({mxnet_reason(error)}); is the disk full?") from error
 
 
-def _check_written(directory: Path, split: str, images: ImageSet) -> None:
+def _check_written(files: tuple[Path, Path], name: Path, count: int) -> None:
     """MXNet's writer does not notice every error of a full disk."""
     try:
-        written = RecordSet(directory, split, images.shape[2])
-        for number in range(len(images)):
-            written.encoded(number)
-    except (InputError, IndexError) as error:
-        raise RuntimeFailure(directory, "was not written whole; is the disk full?") from error
+        places = _read_index(*files)
+        for start, end in zip(places.tolist(), places[1:].tolist()):
+            _read_record(files[1], start, end)
+    except (InputError, ValueError) as error:
+        raise RuntimeFailure(name, "was not written whole; is the disk full?") from error
+    if len(places) != count + 1:
+        raise RuntimeFailure(name, "was not written whole; is the disk full?")
 
 
 def _encode(images: ImageSet, indices: np.ndarray) -> tuple[np.ndarray, list[bytes]]:
     return images.read(indices), [images.encoded(int(index)) for index in indices]
 
 
-def _payload(data: bytes, size: int) -> bytes:
-    """What a record holds. MXNet leaves out its own mark where it would stand within, and breaks the record there.
+def _read_index(path: Path, records: Path) -> np.ndarray:
+    """Where each record begins, in the order of the file, and where the last one ends."""
+    data = read_file(path, _MAX_INDEX_BYTES, f"; {_REMEDY}")
+    if not records.is_file():
+        raise InputError(records, f"does not exist or is no file; {_REMEDY}")
+    if not _INDEX.fullmatch(data):
+        raise InputError(path, f"is damaged: its lines are not a number and a place each; {_REMEDY}")
+    places = np.append(np.array(data.split()[1::2]).astype(np.int64), records.stat().st_size)
+    if places[0] or (np.diff(places) <= 0).any():
+        raise InputError(path, f"is damaged: its records are not one behind the other in {records.name}; {_REMEDY}")
+    return places
+
+
+def _read_record(path: Path, start: int, end: int) -> bytes:
+    """What the record between two places holds, with its header. MXNet leaves out its own mark where it would stand
+    within, and breaks the record there.
 
     Raises:
         ValueError: the record is damaged.
     """
+    size = end - start
+    if size > _MAX_RECORD_BYTES:
+        raise ValueError("it is too large")
+    with open(path, "rb", buffering=0) as file:
+        data = os.pread(file.fileno(), size, start)
     if len(data) != size:
         raise ValueError("it is cut off")
     parts: list[bytes] = []
@@ -212,7 +212,15 @@ def _payload(data: bytes, size: int) -> bytes:
         if kind not in expected or (kind in (_WHOLE, _LAST)) != (at == size):
             raise ValueError("its parts do not fit together")
         parts.append(data[end - length : end])
-    return _MAGIC.join(parts)
+    payload = _MAGIC.join(parts)
+    if len(payload) < _HEADER_BYTES or _labels(payload) * 4 > len(payload) - _HEADER_BYTES:
+        raise ValueError("its header is cut off")
+    return payload
+
+
+def _labels(payload: bytes) -> int:
+    """How many labels stand behind the header."""
+    return struct.unpack_from("<I", payload)[0]
 
 
 def _read_about(path: Path) -> Optional[_About]:

@@ -97,7 +97,7 @@ class _Run:
             return stack.enter_context(Loader(images, augmentation, options.workers, training.seed))
 
         self._loader = open_loader(train_images, augmentation)
-        plain = Augmentation(False, 0)
+        plain = Augmentation()
         measured = {"validation": (train_images, self._held_out), "test": (test_images, np.arange(len(test_images)))}
         self._measured = {name: (open_loader(images, plain), which) for name, (images, which) in measured.items()}
         self._grid_images = test_images.read(_spread(len(test_images), _GRID_IMAGES))
