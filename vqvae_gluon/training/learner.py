@@ -139,7 +139,7 @@ class Learner:
         """
         set_parameters(self.model, arrays)
         updater, quantizer = self.trainer._updaters[0], self.model.quantizer
-        for index, parameter in enumerate(self.model.collect_params().values()):
+        for index, parameter in enumerate(self.trainer._params):
             if parameter.grad_req != "null":
                 moments = (_array(arrays, f"adam/{index}/{which}", parameter.shape) for which in _MOMENTS)
                 updater.states[index] = tuple(mx.nd.array(moment) for moment in moments)

@@ -269,7 +269,7 @@ def _comparable(config: Config) -> Config:
     """What must be equal for one run to go on with another: not its end, unless the learning rate depends on it."""
     training = config.training
     if training.schedule == "constant":
-        training = dataclasses.replace(training, epochs=1, steps=0)
+        training = dataclasses.replace(training, epochs=1)
     return Config(config.model, dataclasses.replace(training, patience=0))
 
 
