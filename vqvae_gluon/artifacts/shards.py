@@ -25,13 +25,14 @@ class Header(NamedTuple):
     """What every ``.jsonl`` file of a folder of codes begins with.
 
     Attributes:
+        format: :data:`FORMAT`.
         bundle: ``Bundle.digest`` of the bundle that makes the codes.
         shard_size: images of a part at most.
     """
 
+    format: int
     bundle: str
     shard_size: int
-    format: int = FORMAT
 
 
 class Entry(NamedTuple):

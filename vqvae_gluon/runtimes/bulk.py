@@ -21,6 +21,7 @@ from tqdm import tqdm
 from vqvae_gluon.artifacts.bundle import open_bundle
 from vqvae_gluon.artifacts.codes import Codes, write_codes
 from vqvae_gluon.artifacts.shards import (
+    FORMAT,
     INDEX,
     PARTS,
     PLAN,
@@ -41,6 +42,7 @@ from vqvae_gluon.workers import run
 SHARD_SIZE = 1024
 _PIXELS = 1 << 20  # decoded before they are encoded
 _CODES = 1 << 25  # held before they are written
+_PRIMITIVES = 32  # that MXNet keeps of each operator. It would keep those of every size of images: gigabytes.
 _ATTEMPTS = 3
 _CONNECT = "30s"
 _RETRIES = 2
@@ -102,14 +104,15 @@ def encode_folder(
         RuntimeFailure: there is no such cluster.
         OSError: something cannot be read or written.
     """
-    bundle, folder, output = (Path(path).resolve() for path in (bundle, folder, output))
-    header = Header(open_bundle(bundle).digest, shard_size)
+    bundle, folder, output = Path(bundle), Path(folder), Path(output)
+    header = Header(FORMAT, open_bundle(bundle).digest, shard_size)
     found = _scan(folder)
     for name in (SHARDS, PARTS):
         (output / name).mkdir(parents=True, exist_ok=True)
     with _alone(output):
         parts, waiting, latest = _plan(folder, output, header, found)
-        tasks = [Part(bundle, folder, output, header, number, parts[number]) for number in waiting]
+        places = (bundle.resolve(), folder.resolve(), output.resolve())
+        tasks = [Part(*places, header, number, parts[number]) for number in waiting]
         work: Callable[[Sequence[Part]], _Results]
         if cluster is None:
             work = functools.partial(run, encode_part, jobs=jobs or processor_count(), limited=False)
@@ -175,6 +178,7 @@ _ONE_AT_A_TIME = threading.Lock()  # A worker of Dask may have several threads; 
 
 @functools.lru_cache(maxsize=1)
 def _predictor(bundle: Path, digest: str) -> Predictor:
+    os.environ.setdefault("MXNET_MKLDNN_CACHE_NUM", str(_PRIMITIVES))
     with _ONE_AT_A_TIME:
         predictor = Predictor(open_bundle(bundle))
     if predictor.digest != digest:
@@ -312,7 +316,7 @@ def _run_on_cluster(address: str, tasks: Sequence[Part]) -> _Results:
         raise RuntimeFailure(address, f"no Dask scheduler answers there ({error})") from error
     with client:
         futures = {client.submit(encode_part, task, pure=False, retries=_RETRIES): task for task in tasks}
-        for future in as_completed(list(futures)):
+        for future in as_completed(list(futures), loop=client.loop):
             failure: Optional[Exception] = None
             if future.status != "finished":
                 failure = future.exception() if future.status == "error" else RuntimeFailure(address, "was lost")
