@@ -401,6 +401,7 @@ def test_what_does_not_fit_what_is_there_is_refused(folder, tmp_path, here, bund
     refused("codes: holds codes of another bundle; choose another --output", bundle, folder, *same)
     (tmp_path / "empty").mkdir()
     refused("empty: holds no PNG or JPEG file", PRETRAINED, tmp_path / "empty", *same)
+    refused("nowhere: is no directory", PRETRAINED, tmp_path / "nowhere", *same)
     handle = os.open(output, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_EX)
     refused("codes: is being written by another run; wait for its end", PRETRAINED, folder, *same)

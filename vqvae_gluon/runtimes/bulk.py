@@ -192,6 +192,8 @@ def _scan(folder: Path) -> dict[str, _Stamp]:
     def refuse(error: OSError) -> NoReturn:
         raise error
 
+    if not folder.is_dir():
+        raise InputError(folder, "is no directory; give a directory of images")
     found: dict[str, _Stamp] = {}
     with tqdm(desc="found", unit="image", leave=False, disable=None) as bar:
         for directory, _, names in os.walk(folder, onerror=refuse):
@@ -288,7 +290,8 @@ def _finish(
     begun = total - sum(len(task.names) for task in tasks)
     with tqdm(total=total, initial=begun, desc="encoded", unit="image", leave=False, disable=None) as bar:
         for _ in range(_ATTEMPTS):
-            tasks = [task for task in tasks if not failures or task.number in failures]
+            if not tasks:
+                break
             failures = {}
             with contextlib.closing(work(tasks)) as results:
                 for task, failure in results:
@@ -298,8 +301,7 @@ def _finish(
                         failures[task.number] = failure
                     else:
                         raise failure
-            if not failures:
-                break
+            tasks = [task for task in tasks if task.number in failures]
     return failures
 
 
