@@ -23,8 +23,8 @@ from vqvae_gluon.data import ArraySet, Augmentation, FolderSet, ImageSet, Loader
 from vqvae_gluon.data.images import find_images
 from vqvae_gluon.data.imageset import read_all
 from vqvae_gluon.data.records import RecordSet, write_records
+from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.learner import Learner
-from vqvae_gluon.training.workers import Alone
 
 BATCH = 128
 

@@ -25,8 +25,8 @@ WARM, STEPS = 2, 5  # of each turn
 
 def gluon_step(images: np.ndarray):
     from vqvae_gluon.config import PRESETS
+    from vqvae_gluon.training.cluster import Alone
     from vqvae_gluon.training.learner import Learner
-    from vqvae_gluon.training.workers import Alone
 
     learner = Learner(PRESETS[PRESET], Alone())
     number = 0

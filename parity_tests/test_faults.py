@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from conftest import PRETRAINED, run_cli, run_cli_here
 
+from vqvae_gluon import workers
 from vqvae_gluon.artifacts.trace import open_trace
-from vqvae_gluon.parity import causes, changes, matrix, plant, workers
+from vqvae_gluon.parity import causes, changes, matrix, plant
 from vqvae_gluon.parity.controls import controls
 from vqvae_gluon.parity.faults import Case, cases
 from vqvae_gluon.parity.matrix import BOUNDS, Fault, Harmless, Judged, Matrix

@@ -20,7 +20,7 @@ PACKAGE = ROOT / "vqvae_gluon"
 # The way of the data. A room may import itself and the rooms before it.
 ROOMS = ["data", "model", "training", "artifacts", "runtimes", "parity"]
 # What belongs to no room and may be imported from all of them.
-FOUNDATIONS = {"compat", "config", "errors", "files", "settings", ""}
+FOUNDATIONS = {"compat", "config", "errors", "files", "settings", "workers", ""}
 # What a room may not know although it comes earlier.
 HIDDEN = {"artifacts": {"training"}, "runtimes": {"training", "model"}, "parity": {"training", "model"}}
 
@@ -81,7 +81,10 @@ except SystemExit:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("command", ["train", "pack", "export", "encode", "decode", "reconstruct", "parity", "faults"])
+COMMANDS = ["train", "launch", "pack", "export", "encode", "encode-folder", "decode", "reconstruct", "parity", "faults"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_has_help_with_examples(command):
     result = run_cli(command, "--help")
     assert result.returncode == 0

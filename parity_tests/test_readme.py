@@ -57,7 +57,7 @@ def run(command: str, directory: Path) -> subprocess.CompletedProcess:
     return subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS)
+@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/bulk.md"])
 def test_every_command_works_and_prints_what_it_says(checkout, document):
     for commands, text in examples(document):
         printed = ""
@@ -103,7 +103,7 @@ def test_the_summary_of_the_faults_is_that_of_the_whole_matrix():
 
 
 def test_links_lead_somewhere():
-    for name in (*DOCUMENTS, "CONTRIBUTING.md", "docs/architecture.md", "pretrained/README.md"):
+    for name in (*DOCUMENTS, "CONTRIBUTING.md", "docs/architecture.md", "docs/bulk.md", "pretrained/README.md"):
         document = ROOT / name
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{name}: {target}"

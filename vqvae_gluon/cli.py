@@ -18,6 +18,7 @@ from vqvae_gluon.errors import DIVERGED, DONE, FAILED, REJECTED, USAGE, InputErr
 from vqvae_gluon.settings import add_flags
 
 _PROGRAM = "vqvae-gluon"
+_TOLD = 100  # images that were rejected
 _RECORDED = 64  # images of a trace, unless told otherwise
 _VERDICT_EXIT_CODES = {"agree": DONE, "diverge": DIVERGED, "invalid": REJECTED}
 _PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained" / "mnist"
@@ -49,8 +50,7 @@ def _fail(code: int, message: str) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     from vqvae_gluon.settings import read_settings
-    from vqvae_gluon.training.cluster import in_cluster, join_cluster, serve_cluster
-    from vqvae_gluon.training.workers import Alone
+    from vqvae_gluon.training.cluster import Alone, in_cluster, join_cluster, serve_cluster
 
     config, run = read_settings(options)
     if not run.kvstore:
@@ -149,6 +149,23 @@ def _encode(options: argparse.Namespace) -> int:
         write_codes(path, codes)
         print(path)
     return DONE
+
+
+def _encode_folder(options: argparse.Namespace) -> int:
+    from vqvae_gluon.runtimes.bulk import encode_folder
+
+    if options.jobs is not None and options.cluster is not None:
+        raise UsageError("--jobs", "are processes of this machine; a cluster has workers of its own")
+    outcome = encode_folder(
+        options.bundle, options.folder, options.output, options.shard_size, options.jobs, options.cluster
+    )
+    print(outcome.index)
+    status = FAILED if outcome.failed else REJECTED if outcome.rejected else DONE
+    for entry in outcome.rejected[:_TOLD]:
+        _fail(status, f"{options.folder / entry.name}: {entry.rejected}")
+    if outcome.rejected:
+        _fail(status, f"{outcome.index}: {len(outcome.rejected)} of {outcome.images} images have no codes; it says why")
+    return status
 
 
 def _decode(options: argparse.Namespace) -> int:
@@ -493,6 +510,31 @@ def _parser() -> argparse.ArgumentParser:
         " each (default: codes.npy)",
     )
 
+    folder = add(
+        "encode-folder",
+        _encode_folder,
+        "write the codes of a large folder of images in shards; run it again to go on after an interruption",
+        [
+            "pretrained/mnist photos --output codes",
+            "pretrained/mnist /shared/photos --output /shared/codes --cluster tcp://scheduler:8786",
+        ],
+    )
+    folder.add_argument("bundle", type=Path, metavar="BUNDLE", help="directory that 'export' wrote")
+    folder.add_argument("folder", type=Path, metavar="DIR", help="PNG and JPEG files, also in directories below it")
+    folder.add_argument(
+        "--output", type=Path, required=True, metavar="CODES", help="directory for the .vq files and their index"
+    )
+    folder.add_argument(
+        "--shard-size", type=_positive, default=1024, metavar="N", help="images encoded together (default: 1024)"
+    )
+    jobs = len(os.sched_getaffinity(0))
+    folder.add_argument("--jobs", type=_positive, metavar="N", help=f"processes of this machine (default: {jobs})")
+    folder.add_argument(
+        "--cluster",
+        metavar="ADDRESS",
+        help="of a Dask scheduler, whose workers see the same directories and encode (needs the extra 'cluster')",
+    )
+
     decode = add(
         "decode",
         _decode,
@@ -588,7 +630,6 @@ def _parser() -> argparse.ArgumentParser:
         "--kind", action="append", default=[], metavar="NAME", help="a kind of fault, without controls; several times"
     )
     faults.add_argument("--fast", action="store_true", help="every kind of fault and of control once")
-    jobs = len(os.sched_getaffinity(0))
     faults.add_argument("--jobs", type=_positive, default=jobs, metavar="N", help=f"processes (default: {jobs})")
     return parser
 

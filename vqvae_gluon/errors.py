@@ -28,7 +28,10 @@ class VQVAEError(Exception):
     exit_code = FAILED
 
     def __init__(self, what, why: str):
-        super().__init__(one_line(f"{what}: {why}"))
+        super().__init__(what, why)  # As they came, so that it passes between processes.
+
+    def __str__(self) -> str:
+        return one_line(": ".join(map(str, self.args)))
 
     def __reduce__(self):
         # Between processes goes the message, which is made already.

@@ -17,9 +17,9 @@ from vqvae_gluon.parity.plant import TamperedRuntime, deployed
 from vqvae_gluon.parity.recorded import compare_traces
 from vqvae_gluon.parity.result import AGREE, Report
 from vqvae_gluon.parity.specimens import BARE, EXPORTS, Specimen, bundle_specimen, export_specimen
-from vqvae_gluon.parity.workers import run
 from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.gluon import GluonRuntime
+from vqvae_gluon.workers import run
 
 # The least share of faults whose node, whose cause, and whose cause as a black box is the right one.
 BOUNDS = {"right_node": 0.95, "right_cause": 0.90, "right_cause_black_box": 0.75}

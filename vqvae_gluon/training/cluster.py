@@ -10,12 +10,12 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
 from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import FAILED, UsageError
-from vqvae_gluon.training.workers import Alone
 
 _VARIABLES = ("DMLC_ROLE", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER")
 _ROLES = ("scheduler", "server", "worker")
@@ -25,8 +25,34 @@ _FIRST_KEY = 1 << 20  # of our own sums, behind those of the parameters
 _CHUNK = 1 << 22
 
 
+class Alone:
+    """One process that does everything.
+
+    Attributes:
+        rank: of this process, from 0 on. That of rank 0 writes.
+        count: of processes.
+        store: MXNet's kvstore, which sums gradients, or None.
+    """
+
+    rank = 0
+    count = 1
+    store: Any = None
+
+    def share(self, indices: np.ndarray) -> np.ndarray:
+        """This process's part of what all do together."""
+        return np.array_split(indices, self.count)[self.rank]
+
+    def add_up(self, vector: np.ndarray) -> np.ndarray:
+        """The sum over all processes; each gives a vector of the same length."""
+        return vector
+
+    def agree(self, data: bytes) -> bytes:
+        """What rank 0 gives."""
+        return data
+
+
 class Workers(Alone):
-    """The workers of a job; see :class:`~vqvae_gluon.training.workers.Alone`.
+    """The workers of a job; see :class:`Alone`.
 
     Args:
         store: MXNet's.

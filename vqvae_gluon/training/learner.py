@@ -9,9 +9,9 @@ from vqvae_gluon.config import Config
 from vqvae_gluon.data.images import to_tensor
 from vqvae_gluon.errors import RuntimeFailure
 from vqvae_gluon.model.vqvae import VQVAE
+from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.kmeans import kmeans
 from vqvae_gluon.training.metrics import objective
-from vqvae_gluon.training.workers import Alone
 
 LOSSES = ("loss", "mse", "codebook_loss", "commitment_loss")
 _CLUSTERED_ROWS = 1 << 15

@@ -18,11 +18,11 @@ from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.settings import to_toml
 from vqvae_gluon.training import checkpoint, plots
 from vqvae_gluon.training.checkpoint import Checkpoint, Progress, Row
+from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.learner import LOSSES, Learner, Step
 from vqvae_gluon.training.log import Log
 from vqvae_gluon.training.metrics import evaluate, perplexity
 from vqvae_gluon.training.schedule import batches_of, learning_rate, steps_of
-from vqvae_gluon.training.workers import Alone
 
 _GRID_IMAGES = 64
 _LOGGED_STEPS = 100

@@ -6,23 +6,28 @@ import os
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Optional
 
-from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.errors import RuntimeFailure, VQVAEError
 
 _TIMEOUT = 300  # seconds
 _TASKS = 50  # of one process: MXNet keeps the memory of every network that it has run
 _END = None
 
 
-def run(function: Callable[[Any], Any], tasks: Sequence[Any], jobs: int) -> Iterator[tuple[Any, Any]]:
+def run(
+    function: Callable[[Any], Any], tasks: Sequence[Any], jobs: int, limited: bool = True
+) -> Generator[tuple[Any, Any], None, None]:
     """Tasks and what a function gives for them, or its failure, in the order in which they are done.
 
-    Every process has one thread, so that ``jobs`` of them share the machine and all compute the same bits.
+    Every process has one thread, so that ``jobs`` of them share the machine and all compute the same bits. They end
+    with the process that started them.
 
     Args:
-        function: of a module, that a new process can import it.
+        function: of a module, that a new process can import it. A :class:`VQVAEError` or an ``OSError`` that it raises
+            is given as it is; whatever else happens to it, as a :class:`RuntimeFailure`.
+        limited: a task may take minutes alone, and a process is replaced after some tasks.
     """
     waiting: queue.SimpleQueue = queue.SimpleQueue()
     for task in tasks:
@@ -31,7 +36,7 @@ def run(function: Callable[[Any], Any], tasks: Sequence[Any], jobs: int) -> Iter
     stopped = threading.Event()
 
     def work() -> None:
-        worker = _Worker(function)
+        worker = _Worker(function, limited)
         while not stopped.is_set():
             try:
                 task = waiting.get_nowait()
@@ -39,7 +44,7 @@ def run(function: Callable[[Any], Any], tasks: Sequence[Any], jobs: int) -> Iter
                 break
             try:
                 done.put((task, worker.give(task)))
-            except RuntimeFailure as error:
+            except (VQVAEError, OSError) as error:
                 done.put((task, error))
         worker.stop()
 
@@ -59,8 +64,9 @@ def run(function: Callable[[Any], Any], tasks: Sequence[Any], jobs: int) -> Iter
 class _Worker:
     """A process that is started when it is needed, and again after it has died or done its share."""
 
-    def __init__(self, function: Callable[[Any], Any]):
+    def __init__(self, function: Callable[[Any], Any], limited: bool):
         self._function = function
+        self._limited = limited
         self._process: Optional[Any] = None
         self._given = 0
 
@@ -68,9 +74,10 @@ class _Worker:
         """What the function gives for a task.
 
         Raises:
-            RuntimeFailure: the function raised an error, the process died, or was ended because it took too long.
+            VQVAEError, OSError: the function raised it.
+            RuntimeFailure: it raised another error, the process died, or was ended because it took too long.
         """
-        if self._given == _TASKS:
+        if self._limited and self._given == _TASKS:
             self.stop()
         if self._process is None:
             self._given = 0
@@ -82,7 +89,7 @@ class _Worker:
         self._given += 1
         try:
             self._connection.send(task)
-            if not self._connection.poll(_TIMEOUT):
+            if not self._connection.poll(_TIMEOUT if self._limited else None):
                 self.stop(kill=True)
                 raise RuntimeFailure("worker", f"did not end within {_TIMEOUT} seconds")
             failure, result = self._connection.recv()
@@ -91,7 +98,7 @@ class _Worker:
             process.join()
             raise RuntimeFailure("worker", f"its process ended with status {process.exitcode}") from error
         if failure is not None:
-            raise RuntimeFailure("worker", failure)
+            raise failure
         return result
 
     def stop(self, kill: bool = False) -> None:
@@ -107,6 +114,7 @@ class _Worker:
 
 
 def _serve(function: Callable[[Any], Any], connection) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Progress and warnings of a worker would lie across the progress of all.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     while True:
@@ -114,10 +122,20 @@ def _serve(function: Callable[[Any], Any], connection) -> None:
         if task is _END:
             return
         try:
-            answer: tuple[Optional[str], Any] = (None, function(task))
+            answer: tuple[Optional[Exception], Any] = (None, function(task))
+        except (VQVAEError, OSError) as error:
+            answer = (error, None)
         except Exception as error:  # Whatever it is, it is told where it can be seen.
-            answer = (f"{type(error).__name__}: {error}", None)
+            answer = (RuntimeFailure("worker", f"{type(error).__name__}: {error}"), None)
         connection.send(answer)
+
+
+def _end_with_parent() -> None:
+    """A process whose parent was killed would work on, beside those that the next run starts."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,426 @@
+"""A folder of images to shards of codes: nothing is lost, nothing is done twice, whatever ends in between."""
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PRETRAINED, ROOT, alter_parameters, run_cli, run_cli_here, run_reconstruct
+from distributed import Client
+
+from vqvae_gluon.artifacts.bundle import MANIFEST, open_bundle
+from vqvae_gluon.artifacts.codes import read_codes
+from vqvae_gluon.artifacts.shards import CodesFolder
+from vqvae_gluon.data.images import read_image, write_image
+from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE, InputError
+from vqvae_gluon.files import digest
+from vqvae_gluon.runtimes import bulk
+from vqvae_gluon.runtimes.bulk import Part, encode_folder, encode_part
+from vqvae_gluon.runtimes.gluon import Predictor
+
+COUNT, SHARD_SIZE = 2000, 50
+WAIT = 60  # seconds, for what must come
+ENDING = 1  # the part that ends its worker
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    """Every file below a directory, hidden ones, too."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def identities(directory: Path) -> dict[str, tuple[int, int]]:
+    """What tells whether a shard or the list of a part was written again."""
+    found = [*(directory / "shards").iterdir(), *(directory / "parts").iterdir()]
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+
+
+def done(output: Path) -> int:
+    return len(list((output / "parts").glob("*"))) if (output / "parts").exists() else 0
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
+    until = time.monotonic() + WAIT
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def command(folder: Path, output: Path, *words) -> list[str]:
+    arguments = [PRETRAINED, folder, "--output", output, "--shard-size", SHARD_SIZE, *words]
+    return [sys.executable, "-m", "vqvae_gluon", "encode-folder", *map(str, arguments)]
+
+
+def start(folder: Path, output: Path, *words) -> subprocess.Popen:
+    return subprocess.Popen(command(folder, output, *words), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def workers_of(pid: int) -> list[int]:
+    children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
+    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory, digits) -> Path:
+    """Digits, each under several names."""
+    folder = tmp_path_factory.mktemp("many")
+    for number in range(COUNT):
+        path = folder / f"{number // 1000}" / f"{number % 1000:03d}.png"
+        path.parent.mkdir(exist_ok=True)
+        if number < 1000:
+            write_image(path, digits[number])
+        else:
+            os.link(folder / "0" / path.name, path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(many, tmp_path_factory) -> dict[str, bytes]:
+    """What a run writes that nothing disturbs."""
+    output = tmp_path_factory.mktemp("whole")
+    result = subprocess.run(command(many, output), capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (DONE, "")
+    assert result.stdout == f"{output / 'index.jsonl'}\n"
+    return files(output)
+
+
+@pytest.fixture
+def folder(tmp_path, digits) -> Path:
+    """Ten digits, three of which are cut, in two directories."""
+    (tmp_path / "images" / "sub").mkdir(parents=True)
+    for number in range(10):
+        image = digits[number][:, : 21 if number in (2, 3, 7) else 28]
+        write_image(tmp_path / "images" / ("sub" if number > 4 else ".") / f"{number}.png", image)
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def here(monkeypatch) -> None:
+    """Parts are encoded in this process: quicker, where processes do not matter."""
+
+    def run(function, tasks, jobs, limited) -> Iterator[tuple[Part, None]]:
+        yield from ((task, function(task)) for task in tasks)
+
+    monkeypatch.setattr(bulk, "run", run)
+
+
+def encode_here(folder: Path, output: Path, *words) -> subprocess.CompletedProcess:
+    return run_cli_here("encode-folder", PRETRAINED, folder, "--output", output, "--shard-size", 4, *words)
+
+
+# What is written.
+
+
+def test_the_index_says_where_the_codes_of_every_image_are(folder, tmp_path, here):
+    """Shards of the images of one size; each is read alone, by both languages."""
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    header, *rows = map(json.loads, (output / "index.jsonl").read_text().splitlines())
+    predictor = Predictor(open_bundle(PRETRAINED))
+    assert header == {"format": 1, "bundle": predictor.digest, "shard_size": 4}
+    assert [row["name"] for row in rows] == [*(f"{n}.png" for n in range(5)), *(f"sub/{n}.png" for n in range(5, 10))]
+    assert [(row["shard"], row["position"]) for row in rows] == [
+        *(("000000-28x28.vq", 0), ("000000-28x28.vq", 1), ("000000-21x28.vq", 0), ("000000-21x28.vq", 1)),
+        *(("000001-28x28.vq", 0), ("000001-28x28.vq", 1), ("000001-28x28.vq", 2), ("000001-21x28.vq", 0)),
+        *(("000002-28x28.vq", 0), ("000002-28x28.vq", 1)),
+    ]
+    codes = CodesFolder(output)
+    for row in rows:
+        image = read_image(folder / row["name"], 1)[np.newaxis]
+        found = codes.codes(row["name"])
+        np.testing.assert_array_equal(found.values, predictor.encode(image))
+        np.testing.assert_array_equal(predictor.decode_file(found), predictor.reconstruct(image))
+    for result in (
+        run_cli_here("decode", PRETRAINED, output, "--output", tmp_path / "python"),
+        run_reconstruct("--bundle", PRETRAINED, "--decode", output, "--output", tmp_path / "cpp"),
+    ):
+        assert result.returncode == DONE, result.stderr
+    assert len(files(tmp_path / "python")) == 10
+    for name in files(tmp_path / "python"):
+        np.testing.assert_array_equal(read_image(tmp_path / "python" / name, 1), read_image(tmp_path / "cpp" / name, 1))
+
+
+def test_the_python_of_the_page_gives_what_its_comments_say(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pretrained").symlink_to(PRETRAINED.parent)
+    assert run_cli("encode-folder", PRETRAINED, PRETRAINED / "digits", "--output", "codes").returncode == DONE
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "bulk.md").read_text(), re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    shapes = re.findall(r"^(\w+) = .*# (\w+) (\(.*\))$", code, re.MULTILINE)
+    assert len(shapes) == 2
+    for name, dtype, shape in shapes:
+        assert (names[name].dtype, str(names[name].shape)) == (np.dtype(dtype), shape)
+
+
+def test_codes_that_are_not_there_are_told(folder, tmp_path, here):
+    output = tmp_path / "codes"
+    with pytest.raises(InputError, match=r"has no index.jsonl; finish it by 'vqvae-gluon encode-folder'"):
+        CodesFolder(tmp_path)
+    (folder / "0.png").write_bytes(b"nothing")
+    encode_here(folder, output)
+    codes = CodesFolder(output)
+    with pytest.raises(InputError, match=r"index.jsonl: x.png is not in the index"):
+        codes.codes("x.png")
+    with pytest.raises(InputError, match=r"0.png has no codes: it is not a readable PNG or JPEG image"):
+        codes.codes("0.png")
+    shutil.copy(output / "shards" / "000000-21x28.vq", output / "shards" / "000001-28x28.vq")
+    with pytest.raises(InputError, match=r"is not the shard that index.jsonl names"):
+        codes.codes("sub/6.png")
+    (output / "index.jsonl").write_text('{"format": 2, "bundle": "", "shard_size": 4}\n')
+    with pytest.raises(InputError, match="its format is 2, not 1"):
+        CodesFolder(output)
+
+
+def test_large_images_go_into_several_shards_of_a_part(folder, tmp_path, here, monkeypatch):
+    """Neither pixels nor codes of a whole part need to be held."""
+    monkeypatch.setattr(bulk, "_PIXELS", 2 * 28 * 28)
+    monkeypatch.setattr(bulk, "_CODES", 3 * 49)
+    assert encode_folder(PRETRAINED, folder, tmp_path / "codes").rejected == []
+    names = {path.name for path in (tmp_path / "codes" / "shards").iterdir()}
+    assert len(names) > 3
+    assert max(len(read_codes(tmp_path / "codes" / "shards" / name).values) for name in names) <= 4
+    codes, predictor = CodesFolder(tmp_path / "codes"), Predictor(open_bundle(PRETRAINED))
+    for name in codes.entries:
+        image = read_image(folder / name, 1)[np.newaxis]
+        np.testing.assert_array_equal(codes.codes(name).values, predictor.encode(image))
+
+
+# What ends in between.
+
+
+@pytest.mark.parametrize("moment", [1, 20])
+def test_a_run_that_was_killed_goes_on_where_it_was(many, whole, tmp_path, moment):
+    output = tmp_path / "codes"
+    process = start(many, output)
+    wait_for(lambda: done(output) >= moment, process)
+    workers = workers_of(process.pid)
+    process.kill()
+    process.communicate(timeout=WAIT)
+    until = time.monotonic() + WAIT
+    while any(Path(f"/proc/{worker}").exists() for worker in workers):  # They end with it.
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    assert not (output / "index.jsonl").exists()
+    assert files(output).items() <= whole.items()
+    parts = {path.stem for path in (output / "parts").iterdir()}
+    assert moment <= len(parts) < COUNT // SHARD_SIZE
+    before = {name: identity for name, identity in identities(output).items() if name[:6] in parts}
+    assert subprocess.run(command(many, output), capture_output=True, check=False).returncode == DONE
+    assert files(output) == whole
+    assert before.items() <= identities(output).items()
+
+
+def test_a_worker_that_is_killed_is_replaced(many, whole, tmp_path):
+    output = tmp_path / "codes"
+    process = start(many, output, "--jobs", 2)
+    wait_for(lambda: done(output) >= 2 and bool(workers_of(process.pid)), process)
+    os.kill(workers_of(process.pid)[0], signal.SIGKILL)
+    _, error = process.communicate(timeout=WAIT)
+    assert (process.returncode, error) == (DONE, "")
+    assert files(output) == whole
+
+
+def ends_its_worker(part: Part) -> None:
+    if part.number == ENDING:
+        with open(part.output / "ended", "a") as file:
+            file.write("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+    encode_part(part)
+
+
+def test_a_part_that_ends_every_worker_does_not_hold_up_the_others(folder, tmp_path, monkeypatch, request):
+    output = tmp_path / "codes"
+    with monkeypatch.context() as patch:
+        patch.setattr(bulk, "encode_part", ends_its_worker)
+        result = encode_here(folder, output, "--jobs", "1")
+    assert result.returncode == FAILED
+    assert (output / "ended").read_text() == "xxx"
+    lines = result.stderr.splitlines()
+    for name, line in zip(("4.png", "sub/5.png", "sub/6.png", "sub/7.png"), lines):
+        assert f"{folder / name}: is in a part that could not be encoded in 3 attempts" in line
+        assert "its process ended with status -9" in line
+    assert lines[4:] == [
+        f"vqvae-gluon: error: {output / 'index.jsonl'}: 4 of 10 images have no codes; it says why",
+    ]
+    assert {path.stem for path in (output / "parts").iterdir()} == {"000000", "000002"}
+    before = identities(output)
+    request.getfixturevalue("here")
+    assert encode_here(folder, output).returncode == DONE
+    assert before.items() <= identities(output).items()
+    assert len(CodesFolder(output).entries) == 10
+
+
+@pytest.fixture
+def cluster(tmp_path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
+    """The address of a scheduler, and the processes of its two workers."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    scheduler_file = tmp_path / "scheduler.json"
+    with contextlib.ExitStack() as stack:
+
+        def begin(program: str, *words: str) -> subprocess.Popen:
+            log = stack.enter_context(open(tmp_path / f"{program}-{len(words)}.log", "ab"))
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"distributed.cli.{program}", "--no-dashboard", *words],
+                stdout=log,
+                stderr=log,
+                env=environment,
+                cwd=tmp_path,
+            )
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+            return process
+
+        words = ["--host", "127.0.0.1", "--port", "0", "--scheduler-file", str(scheduler_file)]
+        scheduler = begin("dask_scheduler", *words)
+        wait_for(lambda: scheduler_file.exists() and scheduler_file.stat().st_size > 0, scheduler)
+        address = json.loads(scheduler_file.read_text())["address"]
+        workers = [begin("dask_worker", address, "--no-nanny", "--nthreads", "1") for _ in range(2)]
+        with Client(address) as client:
+            client.wait_for_workers(len(workers), timeout=WAIT)
+        yield address, workers
+
+
+def test_a_cluster_gives_the_same_though_a_worker_is_killed(many, whole, tmp_path, cluster):
+    address, workers = cluster
+    output = tmp_path / "codes"
+    process = start(many, output, "--cluster", address)
+    wait_for(lambda: done(output) >= 5, process)
+    workers[0].kill()
+    seen = done(output)
+    _, error = process.communicate(timeout=WAIT)
+    assert process.returncode == DONE, error
+    assert seen < COUNT // SHARD_SIZE
+    assert files(output) == whole
+
+
+def test_what_is_no_cluster_is_told(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk, "_CONNECT", "1s")
+    result = encode_here(folder, tmp_path / "codes", "--cluster", "tcp://127.0.0.1:9")
+    assert result.returncode == FAILED
+    assert "tcp://127.0.0.1:9: no Dask scheduler answers there" in result.stderr
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    result = encode_here(folder, tmp_path / "codes", "--cluster", "tcp://127.0.0.1:9")
+    assert result.returncode == USAGE
+    assert "--cluster: needs Dask; install it by pip install 'vqvae-gluon[cluster]'" in result.stderr
+    result = encode_here(folder, tmp_path / "codes", "--cluster", "tcp://127.0.0.1:9", "--jobs", "2")
+    assert result.returncode == USAGE
+
+
+# What is not as it was.
+
+
+def test_damaged_images_are_told_and_those_that_were_mended_are_encoded(folder, tmp_path, here, digits):
+    output = tmp_path / "codes"
+    whole_file = (folder / "1.png").read_bytes()
+    (folder / "1.png").write_bytes(whole_file[:100])
+    (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
+    for _ in range(2):
+        result = encode_here(folder, output)
+        assert result.returncode == REJECTED
+        assert result.stderr.splitlines() == [
+            f"vqvae-gluon: error: {folder / '1.png'}: is not a readable PNG or JPEG image (it ends early)",
+            f"vqvae-gluon: error: {folder / 'gone.jpg'}: does not exist or is no file",
+            f"vqvae-gluon: error: {output / 'index.jsonl'}: 2 of 11 images have no codes; it says why",
+        ]
+        assert done(output) == 3
+        assert sum(entry.shard is not None for entry in CodesFolder(output).entries.values()) == 9
+    before = identities(output)
+    (folder / "1.png").write_bytes(whole_file)
+    (folder / "gone.jpg").unlink()
+    assert encode_here(folder, output).returncode == DONE
+    codes = CodesFolder(output)
+    assert len(codes.entries) == 10
+    assert codes.entries["1.png"].shard == "000003-28x28.vq"
+    assert before.items() <= identities(output).items()
+    np.testing.assert_array_equal(
+        codes.codes("1.png").values, Predictor(open_bundle(PRETRAINED)).encode(digits[1][np.newaxis])
+    )
+
+
+def test_new_images_are_encoded_and_no_others(folder, tmp_path, here, digits):
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    before = identities(output)
+    for number in range(5):
+        write_image(folder / f"0-{number}.png", digits[10 + number])
+    assert encode_here(folder, output).returncode == DONE
+    after = identities(output)
+    assert before.items() <= after.items()
+    assert set(after) - set(before) == {
+        *("000003-28x28.vq", "000003.jsonl", "000004-28x28.vq", "000004.jsonl"),
+    }
+    assert len(CodesFolder(output).entries) == 15
+
+
+def test_a_shard_that_is_gone_is_encoded_again_and_no_other(folder, tmp_path, here):
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    before, content = identities(output), files(output)
+    (output / "shards" / "000001-21x28.vq").unlink()
+    (output / "shards" / "000002-30x30.vq").write_bytes(b"of a part that was not done")
+    assert encode_here(folder, output).returncode == DONE
+    assert files(output) == content
+    after = identities(output)
+    assert {name[:6] for name in before if before[name] != after[name]} == {"000001"}
+
+
+def test_what_does_not_fit_what_is_there_is_refused(folder, tmp_path, here, bundle, digits):
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    content = files(output)
+
+    def refused(words: str, *arguments) -> None:
+        result = run_cli_here("encode-folder", *arguments)
+        assert result.returncode == REJECTED
+        assert words in result.stderr
+        assert files(output) == content
+
+    same = ["--output", output, "--shard-size", 4]
+    refused("codes: was begun with --shard-size 4; give the same", PRETRAINED, folder, "--output", output)
+    image = (folder / "0.png").read_bytes()
+    write_image(folder / "0.png", digits[1])
+    refused(f"0.png: is not as it was encoded into {output}; put it back, or", PRETRAINED, folder, *same)
+    (folder / "0.png").unlink()
+    refused(f"0.png: is not as it was encoded into {output}; put it back, or", PRETRAINED, folder, *same)
+    (folder / "0.png").write_bytes(image)
+    alter_parameters(bundle / "encoder-0000.params", lambda arrays: arrays.popitem()[1].__imul__(2))
+    manifest = json.loads((bundle / MANIFEST).read_text())
+    manifest["files"]["encoder-0000.params"]["sha256"] = digest(bundle / "encoder-0000.params")
+    (bundle / MANIFEST).write_text(json.dumps(manifest))
+    refused("codes: holds codes of another bundle; choose another --output", bundle, folder, *same)
+    (tmp_path / "empty").mkdir()
+    refused("empty: holds no PNG or JPEG file", PRETRAINED, tmp_path / "empty", *same)
+    refused("nowhere: is no directory", PRETRAINED, tmp_path / "nowhere", *same)
+    handle = os.open(output, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    refused("codes: is being written by another run; wait for its end", PRETRAINED, folder, *same)
+    os.close(handle)
+    (output / "plan.jsonl").write_text("{}\n")
+    content = files(output)
+    refused("plan.jsonl: cannot be read", PRETRAINED, folder, *same)
+
+
+def test_a_worker_with_another_bundle_encodes_nothing(folder, tmp_path):
+    header = bulk.Header(1, "ab" * 32, 4)
+    with pytest.raises(InputError, match="is another bundle than the one that the plan was made with"):
+        encode_part(Part(PRETRAINED, folder, tmp_path, header, 0, ("0.png",)))
+
+
+def test_what_cannot_be_written_ends_the_run(folder, tmp_path):
+    """An error of the system in a worker is told as it is."""
+    output = tmp_path / "codes"
+    (output / "parts" / "000000.jsonl").mkdir(parents=True)
+    result = run_cli("encode-folder", PRETRAINED, folder, "--output", output)
+    assert result.returncode == FAILED
+    assert result.stderr == f"vqvae-gluon: error: {output / 'parts' / '000000.jsonl'}: Is a directory\n"
