@@ -183,7 +183,7 @@ def _value(name: str, value: Any, default: Any) -> Any:
     return value
 
 
-_MNIST_VARIANCE, _CIFAR10_VARIANCE = 0.0949, 0.06327  # of the training pixels, taken as 0..1
+_CIFAR10_VARIANCE = 0.06327  # of the training pixels, taken as 0..1
 
 _CIFAR10 = ModelConfig(
     image_channels=3,
@@ -202,7 +202,7 @@ PRESETS = {
         TrainingConfig(
             learning_rate=1e-3,
             schedule="cosine",
-            reconstruction_weight=round(1 / _MNIST_VARIANCE, 1),
+            reconstruction_weight=1.0,
             mean_start=True,
             kmeans_images=1000,
         ),
@@ -214,7 +214,7 @@ PRESETS = {
         dataclasses.replace(_CIFAR10, restart_below=0.1),
         TrainingConfig(
             data="cifar10",
-            steps=30000,
+            steps=20000,
             batch_size=32,
             learning_rate=5e-4,
             schedule="cosine",

@@ -153,8 +153,8 @@ class VectorQuantizerEMA(VectorQuantizer):
     All begin at 0, and w takes that beginning out of the averages (the bias correction of Kingma and Ba 2015, section
     3). The last line is Laplace smoothing: a row that is never chosen divides by epsilon, not by zero.
 
-    A row whose c_k falls below ``restart_below`` uses for each batch is dead. It restarts at a latent of the batch, as
-    if it had been used once: e_k = z, N_k = w, S_k = w z.
+    A row whose c_k falls below ``restart_below`` uses for each batch is dead. It restarts at a latent z of the batch,
+    as if it had been used like the average row until now: e_k = z, N_k = w C / K, S_k = N_k z.
     """
 
     _codebook_gradient = "null"
@@ -190,8 +190,8 @@ class VectorQuantizerEMA(VectorQuantizer):
         dead = np.flatnonzero(uses < self._restart_below)
         if len(dead):
             rows[dead] = draw(len(dead))
-            state["counts"][dead] = state["weight"]
-            state["sums"][dead] = state["weight"] * rows[dead]
+            state["counts"][dead] = state["weight"] * uses.mean()
+            state["sums"][dead] = state["weight"] * uses.mean() * rows[dead]
         self.state = state
         self.codebook.set_data(mx.nd.array(rows))
         return len(dead)
