@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "vqvae_gluon/__init__.py").read_text(), re.MULTILINE).group(1)
 CLUSTER = ["distributed>=2024.8"]
-TEST = ["pytest>=8", "playwright>=1.40", *CLUSTER]
+TEST = ["pytest>=8", "playwright>=1.40", "psutil>=5", *CLUSTER]
 
 setup(
     name="vqvae-gluon",
@@ -35,6 +35,7 @@ setup(
         "setuptools; python_version >= '3.12'",
     ],
     extras_require={
+        "bench": ["torch>=2"],
         "cluster": CLUSTER,
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "clang-format", "clang-tidy"],

@@ -9,13 +9,14 @@ import ctypes
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from vqvae_gluon.compat import mx
-from vqvae_gluon.errors import FAILED, UsageError
+from vqvae_gluon.errors import FAILED, UsageError, VQVAEError, one_line
 
 _VARIABLES = ("DMLC_ROLE", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER")
 _ROLES = ("scheduler", "server", "worker")
@@ -147,15 +148,15 @@ def _watched(kind: str) -> Iterator["mx.kv.KVStore"]:
     threading.Thread(target=watch, daemon=True).start()
     try:
         yield store
-    except BaseException:
-        # The others are not coming to the same end; they will miss this one.
-        mx.base.check_call(mx.base._LIB.MXKVStoreSetBarrierBeforeExit(store.handle, 0))
-        raise
-    finally:
-        done.set()
-        # Here and now, while its threads can still end well, rather than by the garbage collector.
-        mx.base.check_call(mx.base._LIB.MXKVStoreFree(store.handle))
-        store.handle = ctypes.c_void_p()
+    except BaseException as error:
+        # At once: MXNet would wait for the others, who will miss this one.
+        is_told = isinstance(error, (VQVAEError, OSError, KeyboardInterrupt))
+        _tell(f"error: {one_line(str(error) or 'interrupted')}" if is_told else traceback.format_exc())
+        os._exit(getattr(error, "exit_code", FAILED))
+    done.set()
+    # Here and now, while its threads can still end well, rather than by the garbage collector.
+    mx.base.check_call(mx.base._LIB.MXKVStoreFree(store.handle))
+    store.handle = ctypes.c_void_p()
 
 
 def _tell(line: str) -> None:

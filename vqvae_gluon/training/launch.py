@@ -61,15 +61,13 @@ def _start(command: list[str], variables: dict[str, str], host: str, remote_shel
 def _wait(processes: list[subprocess.Popen]) -> int:
     """The first exit code that tells of a failure; the others then get some time to end by themselves."""
     failed, until = DONE, 0.0
-    while any(process.poll() is None for process in processes):
-        codes = [process.returncode for process in processes if process.returncode]
-        if codes and not failed:
-            failed, until = codes[0], time.monotonic() + _PATIENCE
-        if failed and time.monotonic() > until:
-            break
+    while True:
+        codes = [process.poll() for process in processes]
+        if not failed and any(codes):
+            failed, until = next(code for code in codes if code), time.monotonic() + _PATIENCE
+        if None not in codes or (failed and time.monotonic() > until):
+            return 128 - failed if failed < 0 else failed
         time.sleep(0.2)
-    failed = failed or next((process.returncode for process in processes if process.returncode), DONE)
-    return 128 - failed if failed < 0 else failed
 
 
 def _free_port() -> int:
