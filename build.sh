@@ -133,8 +133,7 @@ first_light() {
   setup_python test
   build_cpp
   say "Training for one epoch, one to two minutes ($run)"
-  "$VENV/bin/vqvae-gluon" train --preset mnist --output "$run" \
-    --epochs 1 --batch-size 128 --learning-rate 1e-3 --reconstruction-weight 1
+  "$VENV/bin/vqvae-gluon" train --preset mnist --output "$run" --epochs 1 --batch-size 128
   if [ ! "$bundle/manifest.json" -nt "$run/best.npz" ]; then
     "$VENV/bin/vqvae-gluon" export "$run" --output "$bundle"
   fi

@@ -23,7 +23,7 @@ SETTINGS = """
 preset = "mnist"
 
 [model]
-restart_below = 4.0
+restart_below = 0.3
 
 [training]
 data = "images"

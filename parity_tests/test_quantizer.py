@@ -79,7 +79,7 @@ def test_quantization_comes_before_the_update(z_e):
 
 
 def test_a_dead_row_restarts_at_a_latent_with_its_sum_and_count():
-    quantizer = make(3, 1, [[0.0], [1.0], [100.0]], quantizer="ema", restart_below=0.5)
+    quantizer = make(3, 1, [[0.0], [1.0], [100.0]], quantizer="ema", restart_below=0.3)
     asked = []
 
     def draw(count):
@@ -98,7 +98,7 @@ def test_a_dead_row_restarts_at_a_latent_with_its_sum_and_count():
 
 
 def test_a_row_in_use_is_not_restarted():
-    quantizer = make(2, 1, [[0.0], [1.0]], quantizer="ema", restart_below=0.99)
+    quantizer = make(2, 1, [[0.0], [1.0]], quantizer="ema", restart_below=0.9)
     for _ in range(5):
         assert learn(quantizer, latents([[0], [1]]))[1] == 0
 
@@ -213,7 +213,7 @@ def test_kmeans_of_equal_rows_does_not_fail():
     [
         ({"quantizer": "ema2"}, "quantizer is 'ema2'"),
         ({"decay": 1.0}, "decay is 1.0"),
-        ({"quantizer": "codebook-loss", "restart_below": 1.0}, "restart_below is for the quantizer ema"),
+        ({"quantizer": "codebook-loss", "restart_below": 0.5}, "restart_below is for the quantizer ema"),
         ({"cosine": 1}, "cosine is 1"),
     ],
 )

@@ -23,8 +23,8 @@ class ModelConfig:
         quantizer: how the codebook learns: codebook-loss (its equation 3), or ema, a moving average (its appendix A.1).
         decay: of that average, for each step.
         epsilon: of its Laplace smoothing.
-        restart_below: a row that is used less often for each batch, on that average, restarts at a latent of the batch;
-            0 for never.
+        restart_below: a row that is used less often than so many times the average row restarts at a latent of the
+            batch; 0 for never.
         cosine: whether latents and rows are compared by their direction alone.
     """
 
@@ -121,6 +121,8 @@ class Config:
             raise ValueError("of residual_blocks and residual_channels one is 0 and the other is not")
         if model["decay"] >= 1:
             raise ValueError(f"decay is {model['decay']}, not below 1")
+        if model["restart_below"] >= 1:
+            raise ValueError(f"restart_below is {model['restart_below']}, not below 1")
         if model["restart_below"] and model["quantizer"] != "ema":
             raise ValueError("restart_below is for the quantizer ema alone")
         return cls(ModelConfig(**model), TrainingConfig(**training))
@@ -198,7 +200,7 @@ _CIFAR10 = ModelConfig(
 PRESETS = {
     # The network of the project that raised the question, trained as is done today.
     "mnist": Config(
-        ModelConfig(quantizer="ema", restart_below=20.0),
+        ModelConfig(quantizer="ema", restart_below=0.05),
         TrainingConfig(
             learning_rate=1e-3,
             schedule="cosine",
@@ -211,7 +213,7 @@ PRESETS = {
     "mnist-original": Config(ModelConfig(), TrainingConfig()),
     # The network of van den Oord et al. 2017, section 4.1, at its best: docs/architecture.md, "The cifar10 presets".
     "cifar10": Config(
-        dataclasses.replace(_CIFAR10, restart_below=0.1),
+        dataclasses.replace(_CIFAR10, restart_below=0.05),
         TrainingConfig(
             data="cifar10",
             steps=20000,

@@ -153,8 +153,8 @@ class VectorQuantizerEMA(VectorQuantizer):
     All begin at 0, and w takes that beginning out of the averages (the bias correction of Kingma and Ba 2015, section
     3). The last line is Laplace smoothing: a row that is never chosen divides by epsilon, not by zero.
 
-    A row whose c_k falls below ``restart_below`` uses for each batch is dead. It restarts at a latent z of the batch,
-    as if it had been used like the average row until now: e_k = z, N_k = w C / K, S_k = N_k z.
+    A row is dead when c_k falls below ``restart_below`` times C / K, the use of the average row. It restarts at a
+    latent z of the batch, as if it had been used like the average row until now: e_k = z, N_k = w C / K, S_k = N_k z.
     """
 
     _codebook_gradient = "null"
@@ -187,7 +187,7 @@ class VectorQuantizerEMA(VectorQuantizer):
         uses = state["counts"] / state["weight"]
         smoothed = (uses + self._epsilon) / (uses.sum() + count * self._epsilon) * uses.sum()
         rows = state["sums"] / state["weight"] / smoothed[:, None]
-        dead = np.flatnonzero(uses < self._restart_below)
+        dead = np.flatnonzero(uses < self._restart_below * uses.mean())
         if len(dead):
             rows[dead] = draw(len(dead))
             state["counts"][dead] = state["weight"] * uses.mean()
