@@ -9,12 +9,14 @@ import time
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
-from conftest import run_cli
+import yaml  # type: ignore[import-untyped]
+from conftest import ROOT, run_cli
 from interruptions import make_folder, start
 from test_settings import settings
 
 from vqvae_gluon.errors import REJECTED, USAGE
 from vqvae_gluon.training import checkpoint
+from vqvae_gluon.training.cluster import VARIABLES as REQUIRED
 
 ROLES = ("scheduler", "server", "worker")
 _PATIENCE = 120  # seconds
@@ -139,6 +141,23 @@ def test_a_job_that_is_not_set_up_is_a_usage_error(variables, flags, why, tmp_pa
     assert result.returncode == USAGE
     assert why in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_the_kubernetes_jobs_are_a_whole_job():
+    documents = list(yaml.safe_load_all((ROOT / "docs/kubernetes.yaml").read_text()))
+    (variables,) = (entry["data"] for entry in documents if entry["kind"] == "ConfigMap")
+    (service,) = (entry["metadata"]["name"] for entry in documents if entry["kind"] == "Service")
+    assert variables["DMLC_PS_ROOT_URI"] == service
+    counts = {}
+    for job in (entry for entry in documents if entry["kind"] == "Job"):
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        (role,) = (entry["value"] for entry in container["env"])
+        assert {*variables, "DMLC_ROLE"} >= {*REQUIRED}
+        assert settings(*container["command"][2:], *container["args"])[1].kvstore == "dist_sync"
+        assert job["spec"]["parallelism"] == job["spec"]["completions"]
+        counts[role] = job["spec"]["completions"]
+    wanted = {role: int(variables[f"DMLC_NUM_{role.upper()}"]) for role in ("server", "worker")}
+    assert counts == {"scheduler": 1, **wanted}
 
 
 def test_a_kvstore_that_is_not_known_is_refused():

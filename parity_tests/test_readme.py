@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import PRETRAINED, ROOT
+from test_settings import settings
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = ["README.md", "docs/parity.md"]
@@ -19,7 +20,7 @@ RUNNING = {"bash build.sh test", "source .venv/bin/activate", "pytest parity_tes
 
 # A full schedule takes hours. The command is run as it is written, on a schedule of a moment.
 TRAIN = "vqvae-gluon train --preset mnist --output runs/mnist"
-MOMENT = " --epochs 1 --batch-size 100 --dataset images --data digits"
+MOMENT = " --epochs 1 --batch-size 100 --dataset images --data digits --kmeans-images 100"
 # Many minutes; test_faults.py runs its subset.
 FAULTS = "vqvae-gluon faults"
 
@@ -57,7 +58,7 @@ def run(command: str, directory: Path) -> subprocess.CompletedProcess:
     return subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/bulk.md"])
+@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/bulk.md", "docs/training.md"])
 def test_every_command_works_and_prints_what_it_says(checkout, document):
     for commands, text in examples(document):
         printed = ""
@@ -103,7 +104,14 @@ def test_the_summary_of_the_faults_is_that_of_the_whole_matrix():
 
 
 def test_links_lead_somewhere():
-    for name in (*DOCUMENTS, "CONTRIBUTING.md", "docs/architecture.md", "docs/bulk.md", "pretrained/README.md"):
+    for name in (
+        *DOCUMENTS,
+        "CONTRIBUTING.md",
+        "docs/architecture.md",
+        "docs/bulk.md",
+        "docs/training.md",
+        "pretrained/README.md",
+    ):
         document = ROOT / name
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{name}: {target}"
@@ -115,6 +123,13 @@ def test_the_numbers_of_the_pretrained_bundle_are_its_own():
     metrics = manifest["metrics"]
     values = (f"{metrics['validation_mse']:.5f}", f"{metrics['test_mse']:.5f}", metrics["test_codes_used"])
     assert f"| {manifest['epoch']} | {values[0]} | {values[1]} | {values[2]} |" in text
+
+
+def test_the_settings_of_the_training_document_are_read(tmp_path):
+    (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/training.md").read_text(), re.DOTALL)
+    (tmp_path / "faces.toml").write_text(text)
+    config, run = settings("--config", tmp_path / "faces.toml")
+    assert (config.model.num_embeddings, config.training.flip, run.workers) == (1024, True, 2)
 
 
 def test_build_sh_help_and_usage(checkout):

@@ -21,7 +21,6 @@ _PROGRAM = "vqvae-gluon"
 _TOLD = 100  # images that were rejected
 _RECORDED = 64  # images of a trace, unless told otherwise
 _VERDICT_EXIT_CODES = {"agree": DONE, "diverge": DIVERGED, "invalid": REJECTED}
-_PRETRAINED = Path(__file__).resolve().parents[1] / "pretrained" / "mnist"
 _EXIT_CODES = "exit codes: 0 done and in agreement, 1 failed, 2 usage, 3 input rejected, 4 divergence found"
 
 
@@ -283,6 +282,7 @@ def _parity_compare(options: argparse.Namespace) -> int:
 
 
 def _faults(options: argparse.Namespace) -> int:
+    from vqvae_gluon.artifacts.bundle import PRETRAINED
     from vqvae_gluon.parity import matrix
     from vqvae_gluon.parity.matrix_report import to_text, write_html
 
@@ -291,7 +291,7 @@ def _faults(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory(prefix="vqvae-faults.") as name:
         directory = Path(name)
         bundles = {
-            "mnist": lambda: (_PRETRAINED, _PRETRAINED / "digits"),
+            "mnist": lambda: (PRETRAINED / "mnist", PRETRAINED / "mnist" / "digits"),
             "cifar10": lambda: (_seeded_bundle("cifar10", directory / "cifar10.bundle"), None),
         }
         found = matrix.specimens(bundles, directory, options.model)

@@ -19,6 +19,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 STAGES = ("encoder", "decoder")
 GRAPH_INPUTS = {"encoder": "data", "decoder": "codes"}
+PRETRAINED = Path(__file__).resolve().parents[2] / "pretrained"
 _MAX_MANIFEST_BYTES = 1 << 20
 
 
@@ -145,6 +146,18 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
         file, why = damage.split(": ", 1)
         raise InputError(file, f"{why}; export the network again, or copy the whole bundle")
     return bundle
+
+
+def open_pretrained(name: str) -> Bundle:
+    """Open a bundle that comes with this project, such as ``mnist``.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    names = sorted(path.parent.name for path in PRETRAINED.glob(f"*/{MANIFEST}"))
+    if name not in names:
+        raise InputError(name, f"is no bundle in {PRETRAINED}, where there are: {', '.join(names) or 'none'}")
+    return open_bundle(PRETRAINED / name)
 
 
 def write_bundle(path: Path, graphs: dict[str, Any], description: dict[str, Any]) -> Bundle:

@@ -7,7 +7,7 @@ from typing import Optional
 import numpy as np
 
 from vqvae_gluon.artifacts.binding import Network, output_shapes, read_network, require_binding
-from vqvae_gluon.artifacts.bundle import Bundle, GraphFiles
+from vqvae_gluon.artifacts.bundle import Bundle, GraphFiles, open_pretrained
 from vqvae_gluon.artifacts.codes import Codes
 from vqvae_gluon.compat import mx, mxnet_reason
 from vqvae_gluon.data.images import check_fit, crop, pad_to, to_images, to_tensor
@@ -183,6 +183,15 @@ class Predictor:
             ((_, _, result),) = graph.run({name: batch})
             results.append(result)
         return np.concatenate(results)
+
+
+def load_pretrained(name: str) -> Predictor:
+    """A network that comes with this project, such as ``mnist`` or ``cifar10``, ready to encode and decode.
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    return Predictor(open_pretrained(name))
 
 
 class GluonRuntime(PythonRuntime):

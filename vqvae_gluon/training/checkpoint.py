@@ -114,4 +114,4 @@ def load(path: Path, source: Union[Path, IO[bytes], None] = None) -> Checkpoint:
     except FileNotFoundError as error:
         raise InputError(path, "does not exist; give a directory that 'vqvae-gluon train' wrote") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(path, f"is not a checkpoint of this version ({error})") from error
+        raise InputError(path, f"is not a checkpoint of this version ({error}); train anew") from error

@@ -18,7 +18,7 @@ import numpy as np
 from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import FAILED, UsageError, VQVAEError, one_line
 
-_VARIABLES = ("DMLC_ROLE", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER")
+VARIABLES = ("DMLC_ROLE", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER")
 _ROLES = ("scheduler", "server", "worker")
 _HEARTBEAT, _MISSING = 2, 15  # seconds: between two of them; until a node counts as dead
 _EVERYONE = 7  # ps-lite's groups: 1 the scheduler, 2 the servers, 4 the workers
@@ -122,8 +122,8 @@ def serve_cluster(kind: str) -> bool:
 
 @contextlib.contextmanager
 def _watched(kind: str) -> Iterator["mx.kv.KVStore"]:
-    missing = [name for name in _VARIABLES if not os.environ.get(name)]
-    role, place = os.environ.get("DMLC_ROLE", ""), ":".join(os.environ.get(name, "") for name in _VARIABLES[1:3])
+    missing = [name for name in VARIABLES if not os.environ.get(name)]
+    role, place = os.environ.get("DMLC_ROLE", ""), ":".join(os.environ.get(name, "") for name in VARIABLES[1:3])
     if missing or role not in _ROLES:
         remedy = "start it by 'vqvae-gluon launch', or set what docs/training.md lists"
         raise UsageError(missing[0] if missing else f"DMLC_ROLE={role}", f"is not set as --kvstore needs it; {remedy}")
