@@ -37,7 +37,7 @@ flip = true
 shift = 2
 
 [run]
-workers = 1
+num_workers = 1
 checkpoint_steps = 2
 """
 _PATIENCE = 120  # seconds

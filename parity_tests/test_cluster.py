@@ -30,7 +30,18 @@ def folder(tmp_path_factory, digits):
 
 def launch(folder, run, *flags):
     """Two workers, a server and a scheduler, in a process group of their own."""
-    train = ["train", "--config", folder / "settings.toml", "--data", folder, "--workers", 0, "--output", run, *flags]
+    train = [
+        "train",
+        "--config",
+        folder / "settings.toml",
+        "--data",
+        folder,
+        "--num-workers",
+        0,
+        "--output",
+        run,
+        *flags,
+    ]
     command = [sys.executable, "-m", "vqvae_gluon", "launch", "--workers", "2", "--", *map(str, train)]
     return subprocess.Popen(command, env=ONE_THREAD, stderr=subprocess.PIPE, text=True, start_new_session=True)
 

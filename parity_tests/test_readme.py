@@ -129,7 +129,7 @@ def test_the_settings_of_the_training_document_are_read(tmp_path):
     (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/training.md").read_text(), re.DOTALL)
     (tmp_path / "faces.toml").write_text(text)
     config, run = settings("--config", tmp_path / "faces.toml")
-    assert (config.model.num_embeddings, config.training.flip, run.workers) == (1024, True, 2)
+    assert (config.model.num_embeddings, config.training.flip, run.num_workers) == (1024, True, 2)
 
 
 def test_build_sh_help_and_usage(checkout):

@@ -45,7 +45,7 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_preset(write):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_a_file_of_all_settings_gives_them_back(preset, write):
-    config, run = settings("--preset", preset, "--workers", 3, "--flip")
+    config, run = settings("--preset", preset, "--num-workers", 3, "--flip")
     assert settings("--config", write(to_toml(config, run))) == (config, run)
 
 

@@ -73,7 +73,7 @@ def _train_as(options: argparse.Namespace, config, run, workers) -> None:
     train_images, test_images = (
         open_split(config.training.data, split, config.model.image_channels, directory) for split in ("train", "test")
     )
-    train(config, run, train_images, test_images, output, workers)
+    train(config, run, train_images, test_images, workers)
     if workers.rank == 0:
         print(output / "best.npz")
 

@@ -135,14 +135,14 @@ class RunConfig:
     Attributes:
         output: the run's directory; empty: runs/PRESET.
         data_directory: where the data set is; empty: it is fetched, if it can be.
-        workers: processes that read images ahead; 0: this one does.
+        num_workers: processes that read and augment images ahead; 0: this one does.
         checkpoint_steps: a checkpoint is written after so many steps, and after every epoch.
         kvstore: MXNet's, through which several machines train together: dist_sync; empty: one machine.
     """
 
     output: str = ""
     data_directory: str = ""
-    workers: int = 0
+    num_workers: int = 0
     checkpoint_steps: int = 500
     kvstore: str = field(default="", metadata={"choices": ("", "dist_sync")})
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -42,7 +43,7 @@ class Log:
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=progress.step + 1)
         with atomic_write(directory / "settings.toml") as file:
             file.write(settings.encode())
-        self._write("$ vqvae-gluon " + " ".join(sys.argv[1:]))
+        self._write(f"$ vqvae-gluon {shlex.join(sys.argv[1:])}")
 
     def __enter__(self) -> "Log":
         return self
@@ -77,11 +78,11 @@ class Log:
         plots.loss_graph(self._directory / "losses.png", progress.history)
         plots.codebook_usage(self._directory / "codebook_usage.png", counts, progress.history)
 
-    def grid(self, grid: np.ndarray, name: str, epoch: int, is_best: bool) -> None:
+    def grid(self, grid: np.ndarray, name: str, step: int, is_best: bool) -> None:
         """A picture of reconstructions, uint8 (height, width, C)."""
         if not self._writes:
             return
-        self._board.add_image("test_reconstruction", grid, epoch, dataformats="HWC")
+        self._board.add_image("test_reconstruction", grid, step, dataformats="HWC")
         self._board.flush()
         write_image(self._directory / "reconstructions" / name, grid)
         write_image(self._directory / "reconstruction_newest.png", grid)

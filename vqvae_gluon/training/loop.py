@@ -33,7 +33,7 @@ _MEASURED = (*LOSSES, "perplexity", "gradient_norm", "restarted")
 
 
 def train(
-    config: Config, options: RunConfig, train_images: ImageSet, test_images: ImageSet, run: Path, workers: Alone
+    config: Config, options: RunConfig, train_images: ImageSet, test_images: ImageSet, workers: Alone
 ) -> Progress:
     """Train; or go on with a run that was stopped, from its last checkpoint on, to the same end bit for bit.
 
@@ -42,10 +42,9 @@ def train(
 
     Args:
         config: network and schedule.
-        options: what changes nothing of the result.
+        options: the run's directory, and what else changes nothing of the result.
         train_images: ``validation_images`` of them, drawn by the seed, are held out.
         test_images: measured every epoch, never used to choose anything.
-        run: directory of the run.
         workers: with whom the work is shared; that of rank 0 writes.
 
     Returns:
@@ -56,7 +55,7 @@ def train(
         RuntimeFailure: a loss or a gradient is no longer finite.
     """
     with contextlib.ExitStack() as stack:
-        return _Run(config, options, train_images, test_images, run, workers, stack).run()
+        return _Run(config, options, train_images, test_images, workers, stack).run()
 
 
 def find_checkpoint(run: Path) -> Path:
@@ -71,7 +70,6 @@ class _Run:
         options: RunConfig,
         train_images: ImageSet,
         test_images: ImageSet,
-        run: Path,
         workers: Alone,
         stack: contextlib.ExitStack,
     ):
@@ -80,7 +78,8 @@ class _Run:
             _check_shape(config, images)
         if training.batch_size % workers.count:
             raise InputError("--batch-size", f"is {training.batch_size}, which {workers.count} workers cannot share")
-        self._config, self._options, self._directory, self._workers = config, options, run, workers
+        self._config, self._options, self._workers = config, options, workers
+        self._directory = Path(options.output)
         order = np.random.default_rng([training.seed, _HELD_OUT]).permutation(len(train_images))
         self._held_out, self._chosen = np.split(order, [min(training.validation_images, len(order))])
         self._chosen.sort()
@@ -89,12 +88,15 @@ class _Run:
                 "training data",
                 f"{len(self._chosen)} images are left beside --validation-images, fewer than --batch-size",
             )
-        self._data = {"name": training.data, "sha256": train_images.fingerprint()}
+        sha256 = train_images.fingerprint() if workers.rank == 0 else ""
+        self._data = {"name": training.data, "sha256": workers.agree(sha256.encode()).decode()}
+        if workers.add_up(np.array([len(train_images)])) != workers.count * len(train_images):
+            raise InputError("training data", "differs from worker to worker; give all of them the same")
         self._steps = steps_of(training, len(self._chosen))
         augmentation = Augmentation(training.flip, training.shift)
 
         def open_loader(images: ImageSet, augmentation: Augmentation) -> Loader:
-            return stack.enter_context(Loader(images, augmentation, options.workers, training.seed))
+            return stack.enter_context(Loader(images, augmentation, options.num_workers, training.seed))
 
         self._loader = open_loader(train_images, augmentation)
         plain = Augmentation()
@@ -105,7 +107,7 @@ class _Run:
         self._learner = Learner(config, workers)
         self._progress = self._begin(train_images)
         self._log = stack.enter_context(
-            Log(run if workers.rank == 0 else None, self._progress, to_toml(config, options))
+            Log(self._directory if workers.rank == 0 else None, self._progress, to_toml(config, options))
         )
 
     def _begin(self, images: ImageSet) -> Progress:
@@ -147,7 +149,7 @@ class _Run:
             progress.position, progress.seconds, progress.sums, progress.counts = 0, 0.0, [], []
             best = plots.best_of(progress.history)
             self._log.epoch(row, progress, counts)
-            self._draw_grid(row["epoch"], best is row)
+            self._draw_grid(row, best is row)
             if best is row:
                 self._save(self._directory / "best.npz")
             self._save(find_checkpoint(self._directory))
@@ -257,12 +259,12 @@ class _Run:
             except ValueError as error:
                 raise RuntimeFailure(path, f"{error}; it is as it was last written; lower --learning-rate") from error
 
-    def _draw_grid(self, epoch: int, is_best: bool) -> None:
+    def _draw_grid(self, row: Row, is_best: bool) -> None:
         if self._workers.rank == 0:
             reconstructions = self._learner.model(mx.nd.array(to_tensor(self._grid_images)))[0].asnumpy() * 255
             grid = plots.pairs_grid(self._grid_images, to_images(reconstructions))
-            name = f"test_reconstruction_0_epoch{epoch}_batch_size{self._config.training.batch_size}.png"
-            self._log.grid(grid, name, epoch, is_best)
+            name = f"test_reconstruction_0_epoch{row['epoch']}_batch_size{self._config.training.batch_size}.png"
+            self._log.grid(grid, name, row["step"], is_best)
 
 
 def _comparable(config: Config) -> Config:
