@@ -12,14 +12,15 @@ from conftest import PRETRAINED, run_cli, run_reconstruct
 from interruptions import differences, finish, interrupt, make_folder, start
 from tensorboardX.proto.event_pb2 import Event
 
-from vqvae_gluon.artifacts.bundle import open_bundle
+from vqvae_gluon.artifacts.bundle import MANIFEST, file_names, open_bundle
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import PRESETS
-from vqvae_gluon.data import fingerprint, load_split
+from vqvae_gluon.data import fingerprint
 from vqvae_gluon.data.images import write_image
 from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE
 from vqvae_gluon.model.vqvae import VQVAE
 from vqvae_gluon.training import checkpoint
+from vqvae_gluon.training.log import RECORD
 from vqvae_gluon.training.metrics import evaluate
 from vqvae_gluon.training.plots import pairs_grid
 
@@ -215,6 +216,13 @@ def test_an_export_tells_where_it_comes_from_and_runs_in_cpp(run, tmp_path):
     assert run_reconstruct("--bundle", path, "--output", tmp_path, digit).returncode == DONE
 
 
+def test_an_export_may_bring_the_record_of_the_run(run, tmp_path):
+    assert run_cli("export", run, "--output", tmp_path, "--record").returncode == DONE
+    assert {path.name for path in tmp_path.iterdir()} == {MANIFEST, *file_names(), *RECORD}
+    for name in RECORD:
+        assert (tmp_path / name).read_bytes() == (run / name).read_bytes()
+
+
 def test_an_export_is_the_same_every_time(run, tmp_path):
     for name in ("a", "b"):
         assert run_cli("export", run, "--output", tmp_path / name).returncode == DONE
@@ -255,8 +263,3 @@ def test_numbers_out_of_range_are_a_usage_error(flag):
     result = run_cli("train", *flag)
     assert result.returncode == USAGE
     assert f"options: argument {flag[0]}: invalid " in result.stderr
-
-
-def test_the_pretrained_bundle_was_trained_on_mnist():
-    manifest = open_bundle(PRETRAINED).manifest
-    assert manifest["data"] == {"name": "mnist", "sha256": fingerprint(load_split("mnist", "train", 1))}

@@ -107,10 +107,13 @@ def _pack(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from vqvae_gluon.artifacts.export import export_bundle
     from vqvae_gluon.training import checkpoint
+    from vqvae_gluon.training.log import copy_record
 
     found = checkpoint.load(options.training / f"{options.checkpoint}.npz")
     epoch, metrics = found.progress.epoch, found.last
     bundle = export_bundle(options.output, found.config, found.model(), found.data, epoch, metrics)
+    if options.record:
+        copy_record(options.training, options.output)
     print(bundle.path)
     return DONE
 
@@ -489,6 +492,9 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("training", type=Path, metavar="RUN", help="directory that 'train' wrote")
     export.add_argument("--output", type=Path, required=True, metavar="DIR", help="the bundle's directory")
     export.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which epoch (default: best)")
+    export.add_argument(
+        "--record", action="store_true", help="put the run's log, settings, tables and pictures beside the bundle"
+    )
 
     images_help = (
         "PNG or JPEG files, directories of them, uint8 .npy files (N, H, W[, C]), or - for standard input; any size"

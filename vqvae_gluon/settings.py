@@ -7,7 +7,7 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from vqvae_gluon.config import PRESETS, Config, ModelConfig, RunConfig, TrainingConfig, check_field
 from vqvae_gluon.errors import InputError, UsageError
@@ -71,9 +71,9 @@ def read_settings(options: argparse.Namespace) -> tuple[Config, RunConfig]:
     return config, RunConfig(**values["run"])
 
 
-def to_toml(config: Config, run: RunConfig) -> str:
+def to_toml(config: Config, run: Optional[RunConfig]) -> str:
     """All settings, as a file that :func:`read_settings` takes."""
-    sections = {**config.to_json(), "run": dataclasses.asdict(run)}
+    sections = {**config.to_json(), **({"run": dataclasses.asdict(run)} if run else {})}
     # Of our values TOML writes each as JSON does.
     tables = (
         "\n".join([f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())])

@@ -17,6 +17,17 @@ from vqvae_gluon.files import atomic_write
 from vqvae_gluon.training import plots
 from vqvae_gluon.training.checkpoint import Progress, Row
 
+RECORD = (
+    "log.txt",
+    "settings.toml",
+    "losses.csv",
+    "losses.png",
+    "steps.csv",
+    "codebook_usage.png",
+    "reconstruction_best.png",
+    "reconstruction_newest.png",
+)
+
 
 class Log:
     """Writes, into a run's directory:
@@ -105,3 +116,11 @@ class Log:
     def _write(self, line: str) -> None:
         with open(self._directory / "log.txt", "a") as file:
             file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+
+
+def copy_record(run: Path, directory: Path) -> None:
+    """Copy what tells how a run went: what is made anew at every epoch, not the checkpoints."""
+    for name in RECORD:
+        if (run / name).exists():
+            with atomic_write(directory / name) as file:
+                file.write((run / name).read_bytes())
