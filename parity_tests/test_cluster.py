@@ -2,6 +2,7 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,11 +15,12 @@ from conftest import ROOT, run_cli
 from interruptions import make_folder, start
 from test_settings import settings
 
-from vqvae_gluon.errors import REJECTED, USAGE
+from vqvae_gluon.errors import FAILED, REJECTED, USAGE
 from vqvae_gluon.training import checkpoint
 from vqvae_gluon.training.cluster import VARIABLES as REQUIRED
 
-ROLES = ("scheduler", "server", "worker")
+# Restarts make much of little: one latent that is rounded otherwise, and another row restarts.
+CALM = ("--restart-below", "0")
 _PATIENCE = 120  # seconds
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
@@ -66,17 +68,33 @@ def check_equal(one, two):
             np.testing.assert_allclose(two.arrays[name], values, atol=2e-3, err_msg=name)
 
 
-def processes_of(launched):
-    """The processes of a job, by their roles."""
-    children = psutil.Process(launched.pid).children()
-    return {role: [child for child in children if child.environ()["DMLC_ROLE"] == role] for role in ROLES}
+def start_each(folder, run, *flags):
+    """The same job, started process by process, as another launcher would."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    variables = {"DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(port)}
+    variables.update(DMLC_NUM_SERVER="1", DMLC_NUM_WORKER="2")
+    train = ["train", "--config", folder / "settings.toml", "--data", folder, "--output", run, *flags]
+    command = [sys.executable, "-m", "vqvae_gluon", *map(str, train), "--kvstore", "dist_sync"]
+    return [
+        subprocess.Popen(command, env={**ONE_THREAD, **variables, "DMLC_ROLE": role}, stderr=subprocess.PIPE, text=True)
+        for role in ("scheduler", "server", "worker", "worker")
+    ]
+
+
+def wait_for(path):
+    until = time.monotonic() + _PATIENCE
+    while not path.exists():
+        assert time.monotonic() < until, path
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
 def alone(folder, tmp_path_factory):
     """One process on the same batches."""
     run = tmp_path_factory.mktemp("alone") / "run"
-    process = start(folder, run)
+    process = start(folder, run, *CALM)
     _, errors = process.communicate(timeout=_PATIENCE)
     assert process.returncode == 0, errors
     return checkpoint.load(run / "last.npz")
@@ -84,32 +102,57 @@ def alone(folder, tmp_path_factory):
 
 def test_two_workers_learn_what_one_does(folder, alone, tmp_path):
     run = tmp_path / "run"
-    code, errors = finish(launch(folder, run))
+    code, errors = finish(launch(folder, run, *CALM))
     assert code == 0, errors
     assert errors.count("best: epoch") == 1  # One of them tells and writes.
-    both = checkpoint.load(run / "last.npz")
-    assert both.progress.step == alone.progress.step
-    check_equal(alone, both)
-    assert sum(row["restarted"] for row in both.progress.history) > 0
+    check_equal(alone, checkpoint.load(run / "last.npz"))
 
 
-def test_a_worker_that_dies_ends_the_job_and_a_resumed_one_ends_alike(folder, alone, tmp_path):
+def test_rows_restart_at_latents_of_all_workers(folder, tmp_path):
+    """A few steps: after more, what is rounded otherwise has grown."""
+    flags = ["--steps", "3", "--restart-below", "0.9"]
+    process = start(folder, tmp_path / "one", *flags)
+    _, errors = process.communicate(timeout=_PATIENCE)
+    assert process.returncode == 0, errors
+    code, errors = finish(launch(folder, tmp_path / "two", *flags))
+    assert code == 0, errors
+    one, two = (checkpoint.load(tmp_path / name / "last.npz") for name in ("one", "two"))
+    assert two.last["restarted"] == one.last["restarted"] > 0
+    check_equal(one, two)
+
+
+def test_a_worker_that_dies_ends_the_job(folder, tmp_path):
     run = tmp_path / "run"
-    process = launch(folder, run)
-    until = time.monotonic() + _PATIENCE
-    while not (run / "last.npz").exists() and time.monotonic() < until:
-        time.sleep(0.1)
-    processes = processes_of(process)
-    assert {role: len(those) for role, those in processes.items()} == {"scheduler": 1, "server": 1, "worker": 2}
-    processes["worker"][0].kill()
-    killed = time.monotonic()
+    processes = start_each(folder, run, "--epochs", "50")
+    try:
+        wait_for(run / "last.npz")
+        processes[3].kill()
+        killed = time.monotonic()
+        told = [process.communicate(timeout=60)[1] for process in processes]
+        assert time.monotonic() - killed < 60
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [FAILED] * 3 + [-signal.SIGKILL]
+    assert "a server or worker has died; this scheduler ends, go on by --resume" in told[0]
+    assert "has died; this server ends, go on by --resume" in told[1]
+    assert "has died; this worker ends, go on by --resume" in told[2]
+    checkpoint.load(run / "last.npz")
+
+
+def test_a_launched_job_is_ended_when_a_worker_dies_and_a_resumed_one_ends_alike(folder, alone, tmp_path):
+    run = tmp_path / "run"
+    process = launch(folder, run, *CALM)
+    wait_for(run / "last.npz")
+    children = psutil.Process(process.pid).children()
+    workers = [child for child in children if child.environ()["DMLC_ROLE"] == "worker"]
+    assert (len(children), len(workers)) == (4, 2)
+    workers[1].kill()
     code, errors = finish(process)
-    assert time.monotonic() - killed < 60
-    assert code != 0
-    assert "has died; this worker ends, go on by --resume" in errors
-    assert not any(one.is_running() for those in processes.values() for one in those)
-    assert checkpoint.load(run / "last.npz").progress.step < alone.progress.step
-    code, errors = finish(launch(folder, run, "--resume"))
+    assert code == 128 + signal.SIGKILL
+    assert "error: worker 1: was ended by signal 9; the job ends, go on by --resume" in errors
+    assert psutil.wait_procs(children, timeout=10)[1] == []
+    code, errors = finish(launch(folder, run, *CALM, "--resume"))
     assert code == 0, errors
     check_equal(alone, checkpoint.load(run / "last.npz"))
 

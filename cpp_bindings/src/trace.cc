@@ -41,6 +41,7 @@ std::string processor() {
 const std::set<std::string>& harmless() {
   static const std::set<std::string> names = {"MXNET_HOME",
                                               "MXNET_LIBRARY_PATH",
+                                              "MXNET_MKLDNN_CACHE_NUM",
                                               "MXNET_GLUON_REPO",
                                               "MXNET_SUBGRAPH_VERBOSE",
                                               "MXNET_EXEC_VERBOSE_LOGGING",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from vqvae_gluon.compat import processor_count
 from vqvae_gluon.errors import DONE
 
-_PATIENCE = 20  # seconds that the others have to notice by themselves that one has failed
+_PATIENCE = 3  # seconds that the others have to end by themselves when one has failed
 
 
 def launch(
@@ -38,14 +38,16 @@ def launch(
     if not hosts and "OMP_NUM_THREADS" not in os.environ:
         variables["OMP_NUM_THREADS"] = str(max(1, processor_count() // workers))
     command = [sys.executable, "-m", "vqvae_gluon", *words]
-    processes = [_start(command, {**variables, "DMLC_ROLE": "scheduler"}, "", remote_shell)]
+    processes = {"the scheduler": _start(command, {**variables, "DMLC_ROLE": "scheduler"}, "", remote_shell)}
     try:
-        for number, role in enumerate(["server"] * servers + ["worker"] * workers):
-            host = hosts[number % len(hosts)] if hosts else ""
-            processes.append(_start(command, {**variables, "DMLC_ROLE": role}, host, remote_shell))
+        for count, role in ((servers, "server"), (workers, "worker")):
+            for number in range(count):
+                host = hosts[(len(processes) - 1) % len(hosts)] if hosts else ""
+                name = f"{role} {number} on {host}" if host else f"{role} {number}"
+                processes[name] = _start(command, {**variables, "DMLC_ROLE": role}, host, remote_shell)
         return _wait(processes)
     finally:
-        for process in processes:
+        for process in processes.values():
             if process.poll() is None:
                 process.terminate()
 
@@ -58,14 +60,17 @@ def _start(command: list[str], variables: dict[str, str], host: str, remote_shel
     return subprocess.Popen([*shlex.split(remote_shell), host, line])
 
 
-def _wait(processes: list[subprocess.Popen]) -> int:
-    """The first exit code that tells of a failure; the others then get some time to end by themselves."""
+def _wait(processes: dict[str, subprocess.Popen]) -> int:
+    """The first exit code that tells of a failure, which is also told; the others then have some time to end."""
     failed, until = DONE, 0.0
     while True:
-        codes = [process.poll() for process in processes]
-        if not failed and any(codes):
-            failed, until = next(code for code in codes if code), time.monotonic() + _PATIENCE
-        if None not in codes or (failed and time.monotonic() > until):
+        codes = {name: process.poll() for name, process in processes.items()}
+        if not failed and any(codes.values()):
+            name, failed = next((name, code) for name, code in codes.items() if code)
+            until = time.monotonic() + _PATIENCE
+            how = f"was ended by signal {-failed}" if failed < 0 else f"ended with exit code {failed}"
+            print(f"vqvae-gluon: error: {name}: {how}; the job ends, go on by --resume", file=sys.stderr)
+        if None not in codes.values() or (failed and time.monotonic() > until):
             return 128 - failed if failed < 0 else failed
         time.sleep(0.2)
 
