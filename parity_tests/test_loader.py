@@ -158,7 +158,7 @@ def test_a_worker_that_dies_is_an_error_at_any_moment():
             (victim, *_) = [process for process in children() if process not in before]
             time.sleep(random.random() * 0.1)
             victim.kill()
-            with pytest.raises(RuntimeFailure, match="data worker: its process ended with status -9; run again"):
+            with pytest.raises(RuntimeFailure, match="worker: its process ended with status -9; run again"):
                 for _ in batches:
                     pass
         assert children() == before

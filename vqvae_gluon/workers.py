@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import queue
+import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -13,7 +14,6 @@ from vqvae_gluon.errors import RuntimeFailure, VQVAEError
 
 _TIMEOUT = 300  # seconds
 _TASKS = 50  # of one process: MXNet keeps the memory of every network that it has run
-_END = None
 
 
 def run(
@@ -36,7 +36,7 @@ def run(
     stopped = threading.Event()
 
     def work() -> None:
-        worker = _Worker(function, limited)
+        worker = Worker(function, _TIMEOUT, _TASKS) if limited else Worker(function)
         while not stopped.is_set():
             try:
                 task = waiting.get_nowait()
@@ -61,14 +61,35 @@ def run(
                 thread.join()
 
 
-class _Worker:
-    """A process that is started when it is needed, and again after it has died or done its share."""
+class Worker:
+    """A process that calls one function. It is started when it is needed, and again after it has died; it ends when the
+    process that started it does, however that ends, and leaves a Ctrl-C to it.
 
-    def __init__(self, function: Callable[[Any], Any], limited: bool):
+    Each has a pipe to itself. With one queue for all, as in :mod:`concurrent.futures`, a process that is killed while
+    it writes leaves the others locked out.
+
+    Args:
+        function: what can be pickled.
+        timeout: seconds that a call may take.
+        calls: after which the process is replaced.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], timeout: Optional[int] = None, calls: Optional[int] = None):
         self._function = function
-        self._limited = limited
+        self._timeout = timeout
+        self._calls = calls
         self._process: Optional[Any] = None
         self._given = 0
+
+    def start(self) -> None:
+        """Start the process, if there is none."""
+        if self._process is None:
+            self._given = 0
+            context = multiprocessing.get_context("spawn")  # A fork would inherit MXNet's threads, which it lacks.
+            self._connection, theirs = context.Pipe()
+            self._process = context.Process(target=_serve, args=(self._function, theirs), daemon=True)
+            with _without_interrupts(), theirs:
+                self._process.start()
 
     def give(self, task: Any) -> Any:
         """What the function gives for a task.
@@ -77,57 +98,52 @@ class _Worker:
             VQVAEError, OSError: the function raised it.
             RuntimeFailure: it raised another error, the process died, or was ended because it took too long.
         """
-        if self._limited and self._given == _TASKS:
+        if self._given == self._calls:
             self.stop()
-        if self._process is None:
-            self._given = 0
-            context = multiprocessing.get_context("spawn")  # A fork would inherit MXNet's threads, which it lacks.
-            self._connection, theirs = context.Pipe()
-            self._process = context.Process(target=_serve, args=(self._function, theirs), daemon=True)
-            self._process.start()
-            theirs.close()
+        self.start()
         self._given += 1
         try:
             self._connection.send(task)
-            if not self._connection.poll(_TIMEOUT if self._limited else None):
+            if not self._connection.poll(self._timeout):
                 self.stop(kill=True)
-                raise RuntimeFailure("worker", f"did not end within {_TIMEOUT} seconds")
+                raise RuntimeFailure("worker", f"did not end within {self._timeout} seconds")
             failure, result = self._connection.recv()
         except (EOFError, ConnectionError) as error:
-            process, self._process = self._process, None
-            process.join()
-            raise RuntimeFailure("worker", f"its process ended with status {process.exitcode}") from error
+            why = f"its process ended with status {self._end()}; run again, with fewer of them if memory is short"
+            raise RuntimeFailure("worker", why) from error
         if failure is not None:
             raise failure
         return result
 
     def stop(self, kill: bool = False) -> None:
-        if self._process is None:
-            return
-        if kill:
-            self._process.kill()
-        else:
-            with contextlib.suppress(ConnectionError):
-                self._connection.send(_END)
-        self._process.join()
+        """End the process, if there is one, once it has done what it is at."""
+        if self._process is not None:
+            if kill:
+                self._process.kill()
+            self._end()
+
+    def _end(self) -> int:
+        process: Any = self._process
         self._process = None
+        self._connection.close()
+        process.join()
+        return int(process.exitcode)
 
 
 def _serve(function: Callable[[Any], Any], connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Progress and warnings of a worker would lie across the progress of all.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
-    while True:
-        task = connection.recv()
-        if task is _END:
-            return
-        try:
-            answer: tuple[Optional[Exception], Any] = (None, function(task))
-        except (VQVAEError, OSError) as error:
-            answer = (error, None)
-        except Exception as error:  # Whatever it is, it is told where it can be seen.
-            answer = (RuntimeFailure("worker", f"{type(error).__name__}: {error}"), None)
-        connection.send(answer)
+    with contextlib.suppress(EOFError, ConnectionError):  # No more is wanted.
+        while True:
+            task = connection.recv()
+            try:
+                answer: tuple[Optional[Exception], Any] = (None, function(task))
+            except (VQVAEError, OSError) as error:
+                answer = (error, None)
+            except Exception as error:  # Whatever it is, it is told where it can be seen.
+                answer = (RuntimeFailure("worker", f"{type(error).__name__}: {error}"), None)
+            connection.send(answer)
 
 
 def _end_with_parent() -> None:
@@ -136,6 +152,16 @@ def _end_with_parent() -> None:
     assert parent is not None
     parent.join()
     os._exit(1)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes that are started meanwhile do not notice a Ctrl-C, from their first moment on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
