@@ -175,7 +175,7 @@ def test_a_run_that_ends_within_an_epoch_is_measured_there_and_not_prolonged(uni
 
 def test_a_loss_that_is_not_finite_stops_the_run(folder, tmp_path):
     run = tmp_path / "run"
-    result = train(folder, run, 2, "--learning-rate", 2e9)
+    result = train(folder, run, 2, "--learning-rate", 1e30)
     assert result.returncode == FAILED
     assert "error: epoch 1, step 2: the loss is nan, and first of all the output of encoder_" in result.stderr
     assert "there is no checkpoint yet; lower --learning-rate or set --clip-norm" in result.stderr
@@ -184,7 +184,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(folder, tmp_path):
 
 def test_the_last_good_checkpoint_is_kept(folder, tmp_path):
     run = tmp_path / "run"
-    result = train(folder, run, 1, "--learning-rate", 2e9, "--checkpoint-steps", 1)
+    result = train(folder, run, 1, "--learning-rate", 1e30, "--checkpoint-steps", 1)
     assert result.returncode == FAILED
     kept = checkpoint.load(run / "last.npz")
     assert kept.progress.step >= 1
@@ -218,8 +218,9 @@ def test_an_export_tells_where_it_comes_from_and_runs_in_cpp(run, tmp_path):
 
 def test_an_export_may_bring_the_record_of_the_run(run, tmp_path):
     assert run_cli("export", run, "--output", tmp_path, "--record").returncode == DONE
-    assert {path.name for path in tmp_path.iterdir()} == {MANIFEST, *file_names(), *RECORD}
-    for name in RECORD:
+    record = {*RECORD} - {"steps.csv"}  # There were fewer than a hundred.
+    assert {path.name for path in tmp_path.iterdir()} == {MANIFEST, *file_names(), *record}
+    for name in record:
         assert (tmp_path / name).read_bytes() == (run / name).read_bytes()
 
 

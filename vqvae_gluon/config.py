@@ -1,6 +1,7 @@
 """What a run is made of: the network, its training, and the presets that name both."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -178,7 +179,7 @@ def _value(name: str, value: Any, default: Any) -> Any:
         value = float(value)
     if type(value) is not type(default):
         raise ValueError(f"{name} is {value!r}, no {type(default).__name__}")
-    if not isinstance(value, str) and not 0 <= value < 2**31:
+    if not isinstance(value, str) and not 0 <= value < (math.inf if isinstance(value, float) else 2**31):
         raise ValueError(f"{name} is {value!r}")
     if isinstance(value, int) and value == 0 and default != 0:
         raise ValueError(f"{name} is 0")
