@@ -112,6 +112,11 @@ setup_browser() {
   install_packages chromium
 }
 
+# The data set that comes as a package, for its tests.
+setup_data() {
+  [ -e /usr/share/datasets/fashion-mnist ] || install_packages dataset-fashion-mnist
+}
+
 # Configure a tree of the C++ side: its directory, what else CMake is told.
 configure_cpp() {
   local tree=$1 generator=()
@@ -156,6 +161,7 @@ TEXT
 run_tests() {
   setup_python test
   setup_browser
+  setup_data
   build_cpp
   say "pytest parity_tests"
   "$VENV/bin/python" -m pytest parity_tests "$@"

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -75,3 +76,14 @@ def alter_parameters(path: Path, change) -> None:
     arrays = {name: array.asnumpy() for name, array in mx.nd.load(str(path)).items()}
     change(arrays)
     mx.nd.save(str(path), {name: mx.nd.array(array, dtype=array.dtype) for name, array in arrays.items()})
+
+
+def check_python_example(document: str, count: int) -> None:
+    """Run the Python of a document: what it makes has the types and shapes that its comments say, ``count`` of them."""
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
+    names: dict = {}
+    exec(code, names)
+    shapes = re.findall(r"^(\w+) = .*# (\w+) (\(.*\))$", code, re.MULTILINE)
+    assert len(shapes) == count
+    for name, dtype, shape in shapes:
+        assert (names[name].dtype, str(names[name].shape)) == (np.dtype(dtype), shape)

@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PRETRAINED, ROOT, alter_parameters, run_cli, run_cli_here, run_reconstruct
+from conftest import PRETRAINED, alter_parameters, check_python_example, run_cli, run_cli_here, run_reconstruct
 from distributed import Client
 
 from vqvae_gluon.artifacts.bundle import MANIFEST, open_bundle
@@ -154,13 +153,7 @@ def test_the_python_of_the_page_gives_what_its_comments_say(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pretrained").symlink_to(PRETRAINED.parent)
     assert run_cli("encode-folder", PRETRAINED, PRETRAINED / "digits", "--output", "codes").returncode == DONE
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "bulk.md").read_text(), re.DOTALL)
-    names: dict = {}
-    exec(code, names)
-    shapes = re.findall(r"^(\w+) = .*# (\w+) (\(.*\))$", code, re.MULTILINE)
-    assert len(shapes) == 2
-    for name, dtype, shape in shapes:
-        assert (names[name].dtype, str(names[name].shape)) == (np.dtype(dtype), shape)
+    check_python_example("docs/bulk.md", 2)
 
 
 def test_codes_that_are_not_there_are_told(folder, tmp_path, here):

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from test_model import check_exported_halves
 
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import PRESETS, Config, ModelConfig
-from vqvae_gluon.data.images import to_images, to_tensor
 from vqvae_gluon.model.quantizer import make_quantizer
-from vqvae_gluon.model.vqvae import VQVAE, CodesToImages, ImagesToCodes
+from vqvae_gluon.model.vqvae import VQVAE
 from vqvae_gluon.training.kmeans import kmeans
 
 K, D = 8, 4
@@ -164,13 +164,7 @@ def test_decoding_the_codes_of_an_image_gives_its_reconstruction(settings, prese
     images = digits[:4]
     if preset == "cifar10":
         images = np.repeat(np.pad(images, ((0, 0), (2, 2), (2, 2), (0, 0))), 3, axis=3)
-    tensor = mx.nd.array(to_tensor(images))
-    reconstruction, _, codes, *_ = model(tensor)
-    exported = ImagesToCodes(model)(tensor)
-    np.testing.assert_array_equal(exported.asnumpy(), codes.asnumpy())
-    decoded = CodesToImages(model)(exported).asnumpy()
-    np.testing.assert_allclose(decoded, reconstruction.asnumpy() * 255, atol=1e-3)
-    assert to_images(decoded).shape == images.shape
+    check_exported_halves(model, images)
 
 
 def test_sums_over_parts_of_a_batch_are_those_of_the_whole(z_e):

@@ -7,9 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import PRETRAINED, ROOT
+from conftest import PRETRAINED, ROOT, check_python_example
 from test_settings import settings
 
 README = (ROOT / "README.md").read_text()
@@ -86,13 +85,7 @@ def test_first_light():
 
 def test_the_python_example_gives_what_its_comments_say(monkeypatch):
     monkeypatch.chdir(ROOT)
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    names: dict = {}
-    exec(code, names)
-    shapes = re.findall(r"^(\w+) = .*# (\w+) (\(.*\))$", code, re.MULTILINE)
-    assert len(shapes) == 3
-    for name, dtype, shape in shapes:
-        assert (names[name].dtype, str(names[name].shape)) == (np.dtype(dtype), shape)
+    check_python_example("README.md", 3)
 
 
 def test_the_summary_of_the_faults_is_that_of_the_whole_matrix():

