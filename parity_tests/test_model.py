@@ -1,5 +1,7 @@
 """The network: every loss moves what it should, and nothing else."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -229,13 +231,22 @@ def test_the_last_layer_is_the_transposed_convolution_with_its_kernel_turned_aro
     np.testing.assert_allclose(convolution(images).asnumpy(), transposed(images).asnumpy(), atol=1e-5)
 
 
-def test_training_computes_the_same_functions(digits):
-    trained, plain = VQVAE(PRESETS["mnist"].model, training=True), VQVAE(PRESETS["mnist"].model)
+@pytest.mark.parametrize(
+    ("config", "pictures"),
+    [
+        (PRESETS["mnist"].model, "digits"),
+        (dataclasses.replace(PRESETS["mnist"].model, image_channels=3), "photos"),
+        (PRESETS["cifar10"].model, "photos"),
+    ],
+    ids=["mnist", "mnist in colour", "cifar10"],
+)
+def test_training_computes_the_same_functions(config, pictures, request):
+    trained, plain = VQVAE(config, training=True), VQVAE(config)
     trained.initialize(mx.init.Xavier())
     plain.initialize()
     for name, parameter in plain.collect_params().items():
         parameter.set_data(trained.collect_params()[name].data())
-    images = mx.nd.array(to_tensor(digits[:20]))
+    images = mx.nd.array(to_tensor(request.getfixturevalue(pictures)[:20]))
     gradients = []
     for model in (trained, plain):
         with mx.autograd.record():

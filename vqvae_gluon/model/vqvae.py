@@ -5,6 +5,7 @@ from typing import Any
 
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import ModelConfig
+from vqvae_gluon.model.layers import TrainingConv2D, TrainingConv2DTranspose
 from vqvae_gluon.model.quantizer import make_quantizer
 
 nn: Any = mx.gluon.nn
@@ -72,26 +73,13 @@ class Encoder(nn.HybridSequential):
 
 
 _GRAY = 0.5
-_OUTPUT_CHANNELS = 8  # of the last convolution while training
 
 
-class PaddedConv2D(nn.Conv2D):
-    """A convolution to few channels, for training: computed with eight, of which the added ones are dropped. oneDNN has
-    no fast kernels for so few (docs/architecture.md, "What training costs")."""
-
-    def hybrid_forward(self, F, x, weight, bias):
-        channels, *kernel = self.weight.shape
-        added = _OUTPUT_CHANNELS - channels
-        weight = F.concat(weight, F.zeros((added, *kernel)), dim=0)
-        bias = F.concat(bias, F.zeros((added,)), dim=0)
-        y = F.Convolution(x, weight, bias, **{**self._kwargs, "num_filter": _OUTPUT_CHANNELS})
-        return F.slice_axis(y, axis=1, begin=0, end=channels)
-
-
-def _upconvolution(config: ModelConfig, channels: int, width: int, **kwargs) -> "nn.Conv2DTranspose":
+def _upconvolution(config: ModelConfig, training: bool, channels: int, width: int, **kwargs) -> "nn.Conv2DTranspose":
     """To twice the height and width. MXNet's initializers take the two channels of its weight for each other."""
+    kind = TrainingConv2DTranspose if training else nn.Conv2DTranspose
     start = mx.init.Normal(1 / math.sqrt(16 * width)) if config.residual_blocks else None
-    return nn.Conv2DTranspose(channels, 4, strides=2, padding=1, in_channels=width, weight_initializer=start, **kwargs)
+    return kind(channels, 4, strides=2, padding=1, in_channels=width, weight_initializer=start, **kwargs)
 
 
 class Decoder(nn.HybridSequential):
@@ -102,7 +90,7 @@ class Decoder(nn.HybridSequential):
     preset").
 
     Args:
-        training: compute that layer in the way that is fast to train (:class:`PaddedConv2D`).
+        training: compute it in the way that is fast to train (model/layers.py).
     """
 
     def __init__(self, config: ModelConfig, training: bool = False, **kwargs):
@@ -114,14 +102,14 @@ class Decoder(nn.HybridSequential):
                 _add_stack(self, config, width)
                 width = ups.pop(0)
             for i, channels in enumerate(ups):
-                self.add(_upconvolution(config, channels, width, prefix=f"upconv{i}_"))
+                self.add(_upconvolution(config, training, channels, width, prefix=f"upconv{i}_"))
                 self.add(nn.Activation("relu", prefix=f"relu{i}_"))
                 width = channels
             if config.residual_blocks:
-                self.add(_upconvolution(config, config.image_channels, width, prefix="image_"))
+                self.add(_upconvolution(config, training, config.image_channels, width, prefix="image_"))
                 self.add(Shift(_GRAY, prefix="shift_"))
             else:
-                convolution = PaddedConv2D if training else nn.Conv2D
+                convolution = TrainingConv2D if training else nn.Conv2D
                 self.add(convolution(config.image_channels, 3, padding=1, in_channels=width, prefix="image_"))
                 self.add(nn.Activation("sigmoid", prefix="sigmoid_"))
 
