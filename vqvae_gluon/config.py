@@ -217,9 +217,9 @@ PRESETS = {
         dataclasses.replace(_CIFAR10, restart_below=0.05),
         TrainingConfig(
             data="cifar10",
-            steps=20000,
+            steps=40000,
             batch_size=32,
-            learning_rate=5e-4,
+            learning_rate=1e-3,
             schedule="cosine",
             reconstruction_weight=round(1 / _CIFAR10_VARIANCE, 1),
         ),
