@@ -7,29 +7,35 @@ from vqvae_gluon.compat import mx
 
 nn: Any = mx.gluon.nn
 
-_OUTPUT_BLOCK, _INPUT_BLOCK = 8, 16  # channels that oneDNN's kernels take at once; it has no fast ones for fewer
+
+def mean_square(F, x):
+    """Mean square of all values of x, (N, ...), as (1,). Each image's is taken first: MXNet sums on one processor to
+    one number, and on all of them to several."""
+    return F.mean(F.mean(F.square(x), axis=0, exclude=True))
 
 
 class TrainingConv2D(nn.Conv2D):
-    """A convolution to few channels that keeps height and width, all strides 1.
+    """A convolution of stride 1 to few channels that keeps height and width, which must be multiples of a block.
 
-    Each of its kernel's values is a channel of a 1x1 convolution, of the same number of products; a second convolution,
-    with a fixed kernel of zeros and ones, moves each channel to its place and adds them up. So the many input channels
-    are gone through once, not once for every place of the kernel with output channels that are only padding.
+    All pixels of a block are computed together, as channels of one convolution with that stride, so that no channel is
+    only padding. Its kernel is as large as all that the block depends on, and holds the original one at every place.
     """
 
+    def __init__(self, *args, block: int, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._block = block
+
     def hybrid_forward(self, F, x, weight, bias):
-        channels, width, height, length = self.weight.shape
-        taps = channels * height * length
-        inputs, outputs = _padded(taps, _INPUT_BLOCK), _padded(channels, _OUTPUT_BLOCK)
-        rows = F.reshape(F.transpose(weight, (0, 2, 3, 1)), (taps, width, 1, 1))
-        rows = F.concat(rows, F.zeros((inputs - taps, width, 1, 1)), dim=0)
-        places = F.transpose(F.reshape(F.eye(taps, inputs), (channels, height, length, inputs)), (0, 3, 1, 2))
-        places = F.concat(places, F.zeros((outputs - channels, inputs, height, length)), dim=0)
-        bias = F.concat(bias, F.zeros((outputs - channels,)), dim=0)
-        x = F.Convolution(x, rows, no_bias=True, kernel=(1, 1), num_filter=inputs)
-        x = F.Convolution(x, places, bias, **{**self._kwargs, "num_filter": outputs})
-        return F.slice_axis(x, axis=1, begin=0, end=channels)
+        block = self._block
+        places = [
+            F.pad(weight, mode="constant", pad_width=(0, 0, 0, 0, row, block - 1 - row, column, block - 1 - column))
+            for row in range(block)
+            for column in range(block)
+        ]
+        kernel = [side + block - 1 for side in self._kwargs["kernel"]]
+        kwargs = {**self._kwargs, "kernel": kernel, "stride": (block, block), "num_filter": self._channels * block**2}
+        x = F.Convolution(x, F.concat(*places, dim=0), F.tile(bias, block**2), **kwargs)
+        return F.depth_to_space(x, block)
 
 
 class TrainingConv2DTranspose(nn.Conv2DTranspose):
@@ -42,6 +48,3 @@ class TrainingConv2DTranspose(nn.Conv2DTranspose):
         ones = F.ones((channels, 1, 1, 1))
         return F.Convolution(x, ones, bias, kernel=(1, 1), num_filter=channels, num_group=channels)
 
-
-def _padded(count: int, block: int) -> int:
-    return -(-count // block) * block

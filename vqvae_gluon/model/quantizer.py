@@ -10,6 +10,7 @@ import numpy as np
 
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import ModelConfig
+from vqvae_gluon.model.layers import mean_square
 
 
 class _Rows(mx.gluon.HybridBlock):
@@ -95,15 +96,15 @@ class VectorQuantizer(mx.gluon.HybridBlock):
         """
         if self._cosine:
             z_e = F.L2Normalization(z_e, mode="channel")
-        codes = F.stop_gradient(self.nearest(z_e))
+        codes = self.nearest.hybrid_forward(F, F.stop_gradient(z_e), F.stop_gradient(codebook))
         rows = self.lookup(codes)
         codebook_loss = self._codebook_loss(F, rows, z_e)
-        commitment_loss = F.mean(F.square(z_e - F.stop_gradient(rows)))
+        commitment_loss = mean_square(F, z_e - F.stop_gradient(rows))
         z_q = F.stop_gradient(rows) + (z_e - F.stop_gradient(z_e))
         return z_q, codes, codebook_loss, commitment_loss
 
     def _codebook_loss(self, F, rows, z_e):
-        return F.mean(F.square(rows - F.stop_gradient(z_e)))
+        return mean_square(F, rows - F.stop_gradient(z_e))
 
     def rows_of(self, z_e) -> Any:
         """Latents float32 (N, D, h, w) as the rows that the codebook is made of: (N*h*w, D), with ``cosine`` of length

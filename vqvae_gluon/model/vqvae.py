@@ -5,7 +5,7 @@ from typing import Any
 
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import ModelConfig
-from vqvae_gluon.model.layers import TrainingConv2D, TrainingConv2DTranspose
+from vqvae_gluon.model.layers import TrainingConv2D, TrainingConv2DTranspose, mean_square
 from vqvae_gluon.model.quantizer import make_quantizer
 
 nn: Any = mx.gluon.nn
@@ -82,6 +82,13 @@ def _upconvolution(config: ModelConfig, training: bool, channels: int, width: in
     return kind(channels, 4, strides=2, padding=1, in_channels=width, weight_initializer=start, **kwargs)
 
 
+def _image_convolution(config: ModelConfig, training: bool, width: int, **kwargs) -> "nn.Conv2D":
+    arguments = {"channels": config.image_channels, "kernel_size": 3, "padding": 1, "in_channels": width, **kwargs}
+    if not training:
+        return nn.Conv2D(**arguments)
+    return TrainingConv2D(**arguments, block=min(config.stride, 4 if config.image_channels == 1 else 2))
+
+
 class Decoder(nn.HybridSequential):
     """Latents to images: float32 (N, D, h, w) to (N, C, s*h, s*w), 0..1 and, of a residual network, somewhat beyond.
 
@@ -109,8 +116,7 @@ class Decoder(nn.HybridSequential):
                 self.add(_upconvolution(config, training, config.image_channels, width, prefix="image_"))
                 self.add(Shift(_GRAY, prefix="shift_"))
             else:
-                convolution = TrainingConv2D if training else nn.Conv2D
-                self.add(convolution(config.image_channels, 3, padding=1, in_channels=width, prefix="image_"))
+                self.add(_image_convolution(config, training, width, prefix="image_"))
                 self.add(nn.Activation("sigmoid", prefix="sigmoid_"))
 
     def start_at(self, mean: float) -> None:
@@ -156,7 +162,7 @@ class VQVAE(mx.gluon.HybridBlock):
         z_e = self.encoder(pixels)
         z_q, codes, codebook_loss, commitment_loss = self.quantizer(z_e)
         reconstruction = self.decoder(z_q)
-        reconstruction_loss = F.mean(F.square(reconstruction - pixels))
+        reconstruction_loss = mean_square(F, reconstruction - pixels)
         return reconstruction, z_e, codes, reconstruction_loss, codebook_loss, commitment_loss
 
 
