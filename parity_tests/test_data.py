@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 from vqvae_gluon.data import fingerprint, load_split, mnist, open_images
+from vqvae_gluon.data.idx import cache_directory
 from vqvae_gluon.data.images import decode_image, encode_png, read_image, read_images, to_images, to_tensor, write_image
 from vqvae_gluon.errors import InputError
 
@@ -25,7 +26,7 @@ def test_mnist_is_the_official_one():
 def test_mnist_from_a_directory(tmp_path):
     name, *_ = mnist.FILES["test"]
     load_split("mnist", "test", 1)  # Fills the cache.
-    (tmp_path / name).write_bytes((mnist.cache_directory() / name).read_bytes())
+    (tmp_path / name).write_bytes((cache_directory("mnist") / name).read_bytes())
     np.testing.assert_array_equal(load_split("mnist", "test", 1, tmp_path), load_split("mnist", "test", 1))
 
 

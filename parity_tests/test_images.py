@@ -16,7 +16,7 @@ import PIL.ImageOps
 import pytest
 from conftest import PRETRAINED, run_cli, run_reconstruct
 
-from vqvae_gluon.cli import _seeded_bundle
+from vqvae_gluon.cli.judging import seeded_bundle
 from vqvae_gluon.data.exif import orientation
 from vqvae_gluon.data.images import crop, decode_image, pad_to, read_image
 from vqvae_gluon.errors import DONE, REJECTED
@@ -244,7 +244,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory) -> dict[int, Path]:
-    return {1: PRETRAINED, 3: _seeded_bundle("cifar10", tmp_path_factory.mktemp("colour"))}
+    return {1: PRETRAINED, 3: seeded_bundle("cifar10", tmp_path_factory.mktemp("colour"))}
 
 
 def tree(path: Path) -> dict[str, bytes]:

@@ -15,7 +15,7 @@ from conftest import PRETRAINED, ROOT, run_cli_here, run_reconstruct
 from vqvae_gluon.artifacts.bundle import graph_files, open_bundle
 from vqvae_gluon.artifacts.codes import read_codes
 from vqvae_gluon.artifacts.trace import open_trace
-from vqvae_gluon.cli import _seeded_bundle
+from vqvae_gluon.cli.judging import seeded_bundle
 from vqvae_gluon.compat import mx
 from vqvae_gluon.data.images import read_image
 from vqvae_gluon.errors import DONE, REJECTED, USAGE
@@ -31,7 +31,7 @@ DIGITS = sorted((PRETRAINED / "digits").glob("*.png"))
 @pytest.fixture(scope="module")
 def colour(tmp_path_factory):
     """A colour bundle with random weights from a seed."""
-    return _seeded_bundle("cifar10", tmp_path_factory.mktemp("colour") / "bundle")
+    return seeded_bundle("cifar10", tmp_path_factory.mktemp("colour") / "bundle")
 
 
 def run_ok(*arguments, bundle=PRETRAINED, **settings):

@@ -19,11 +19,7 @@ import sys
 
 import numpy as np
 
-
-def processor_count() -> int:
-    """Number of processors this process may run on."""
-    return len(os.sched_getaffinity(0))
-
+from vqvae_gluon.workers import processor_count
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers, malloc.h
 _NEVER = 2**31 - 1

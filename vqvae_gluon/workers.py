@@ -16,6 +16,11 @@ _TIMEOUT = 300  # seconds
 _TASKS = 50  # of one process: MXNet keeps the memory of every network that it has run
 
 
+def processor_count() -> int:
+    """Number of processors this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
 def run(
     function: Callable[[Any], Any], tasks: Sequence[Any], jobs: int, limited: bool = True
 ) -> Generator[tuple[Any, Any], None, None]:

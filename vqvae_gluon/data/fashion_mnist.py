@@ -2,16 +2,14 @@
 
 import subprocess
 import sys
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
-import platformdirs
 
-from vqvae_gluon.data.idx import IdxFile, load_idx, read_idx
+from vqvae_gluon.data.idx import IdxFile, cache_directory, load_idx, read_idx
 from vqvae_gluon.errors import RuntimeFailure
-from vqvae_gluon.files import atomic_write
 
 # File, number of images, and SHA-256 of what is in it: Debian packs it anew.
 FILES = {
@@ -33,11 +31,6 @@ _FOLDER = Path("usr/share/datasets/fashion-mnist")
 _INSTALLED = "/" / _FOLDER
 
 
-def cache_directory() -> Path:
-    """Where fetched files are kept: the user's cache, ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    return Path(platformdirs.user_cache_dir("vqvae_gluon")) / "fashion-mnist"
-
-
 def load(split: str, directory: Optional[Path] = None) -> np.ndarray:
     """The pictures of one split.
 
@@ -55,29 +48,26 @@ def load(split: str, directory: Optional[Path] = None) -> np.ndarray:
     """
     if directory is None and (_INSTALLED / FILES[split].name).exists():
         return read_idx(_INSTALLED, FILES[split], f"install Debian's package {_PACKAGE} again")
-    return load_idx(FILES[split], directory, cache_directory(), fetch)
+    return load_idx("fashion-mnist", FILES[split], directory, _fetch)
 
 
-def fetch() -> None:
-    """Fill the cache from Debian's package, by the user's own apt: neither root nor an installation is needed."""
-    cache = cache_directory()
-    cache.mkdir(parents=True, exist_ok=True)
-    print(f"Fetching Fashion-MNIST ({_PACKAGE} from Debian, 31 MB) into {cache}", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as download:
-        _run(["apt-get", "download", "--quiet", _PACKAGE], download)
-        packages = list(Path(download).glob("*.deb"))
-        if not packages:
-            raise _failure("apt-get gave no file")
-        _run(["dpkg-deb", "-x", str(packages[0]), "."], download)
-        for name, *_ in FILES.values():
-            unpacked = Path(download) / _FOLDER / name
-            if not unpacked.is_file():
-                raise _failure(f"{name} is not in the package")
-            with atomic_write(cache / name) as file:
-                file.write(unpacked.read_bytes())
+def _fetch(download: Path) -> Iterator[tuple[str, bytes]]:
+    """From Debian's package, by the user's own apt: neither root nor an installation is needed."""
+    kept = cache_directory("fashion-mnist")
+    print(f"Fetching Fashion-MNIST ({_PACKAGE} from Debian, 31 MB) into {kept}", file=sys.stderr)
+    _run(["apt-get", "download", "--quiet", _PACKAGE], download)
+    packages = list(download.glob("*.deb"))
+    if not packages:
+        raise _failure("apt-get gave no file")
+    _run(["dpkg-deb", "-x", str(packages[0]), "."], download)
+    for name, *_ in FILES.values():
+        unpacked = download / _FOLDER / name
+        if not unpacked.is_file():
+            raise _failure(f"{name} is not in the package")
+        yield name, unpacked.read_bytes()
 
 
-def _run(command: list[str], directory: str) -> None:
+def _run(command: list[str], directory: Path) -> None:
     try:
         result = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:

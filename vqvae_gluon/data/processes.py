@@ -1,6 +1,5 @@
 """A function in processes of its own, called ahead of need and answered in order."""
 
-import os
 import queue
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,11 +9,6 @@ from typing import Any
 from vqvae_gluon.workers import Worker
 
 _AHEAD = 2  # calls of a process: one is worked on, and one is done before it is wanted
-
-
-def processor_count() -> int:
-    """Number of processors this process may run on. That of :mod:`~vqvae_gluon.compat` brings MXNet with it."""
-    return len(os.sched_getaffinity(0))
 
 
 class Processes:

@@ -1,5 +1,5 @@
-"""Gluon's layers computed in another way for training: the same functions of the same parameters, faster to differentiate
-on a CPU. What each saves: docs/training.md, "What training costs"."""
+"""Gluon's layers, computed in another way for training: the same functions of the same parameters, faster to
+differentiate on a CPU. What each saves: docs/training.md, "What training costs"."""
 
 from typing import Any
 
@@ -39,12 +39,11 @@ class TrainingConv2D(nn.Conv2D):
 
 
 class TrainingConv2DTranspose(nn.Conv2DTranspose):
-    """A transposed convolution whose bias is added by a convolution of each channel with a one: MXNet adds the bias of a
-    transposed convolution outside of oneDNN, and takes the tensor out of oneDNN's layout and back for it."""
+    """A transposed convolution whose bias is added by a convolution of each channel with a one. MXNet adds that bias
+    outside of oneDNN, and takes the tensor out of oneDNN's layout and back for it."""
 
     def hybrid_forward(self, F, x, weight, bias):
         channels = self.weight.shape[1]
         x = F.Deconvolution(x, weight, **{**self._kwargs, "no_bias": True})
         ones = F.ones((channels, 1, 1, 1))
         return F.Convolution(x, ones, bias, kernel=(1, 1), num_filter=channels, num_group=channels)
-

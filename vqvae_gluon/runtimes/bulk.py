@@ -33,11 +33,10 @@ from vqvae_gluon.artifacts.shards import (
     read_lines,
     write_lines,
 )
-from vqvae_gluon.compat import processor_count
 from vqvae_gluon.data.images import SUFFIXES, read_image
 from vqvae_gluon.errors import InputError, RuntimeFailure, UsageError, VQVAEError, one_line
 from vqvae_gluon.runtimes.gluon import Predictor
-from vqvae_gluon.workers import run
+from vqvae_gluon.workers import processor_count, run
 
 SHARD_SIZE = 1024
 _PIXELS = 1 << 20  # decoded before they are encoded

@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Sequence
 
-from vqvae_gluon.compat import processor_count
 from vqvae_gluon.errors import DONE
+from vqvae_gluon.workers import processor_count
 
 _PATIENCE = 3  # seconds that the others have to end by themselves when one has failed
 

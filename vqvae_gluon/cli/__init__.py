@@ -1,0 +1,39 @@
+"""The command line. The only room that sees all the others; a command imports what it needs when it runs."""
+
+import argparse
+import io
+import sys
+from typing import Optional
+
+from vqvae_gluon import __version__
+from vqvae_gluon.cli import codes, judging, training
+from vqvae_gluon.cli.words import EXIT_CODES, PROGRAM, Commands, Parser, fail
+from vqvae_gluon.errors import FAILED, VQVAEError
+
+
+def main(arguments: Optional[list[str]] = None) -> int:
+    """Run one command and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["parity"] and words[1:2] in (["record"], ["compare"]):
+        words[:2] = [" ".join(words[:2])]
+    options = _parser().parse_args(words)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # Names of files are any bytes.
+    try:
+        return options.run(options)
+    except VQVAEError as error:
+        return fail(error.exit_code, str(error))
+    except OSError as error:
+        return fail(FAILED, f"{error.filename or 'system'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        return fail(FAILED, "interrupted: nothing half-written is left")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog=PROGRAM, description="A VQ-VAE in MXNet Gluon, and the proof that its C++ side agrees.")
+    parser.epilog = EXIT_CODES
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    commands = Commands(parser)
+    for part in (training, codes, judging):
+        part.add_to(commands)
+    return parser

@@ -1,0 +1,70 @@
+"""What the commands' modules share: the parser, kinds of values, and how an error is told."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from vqvae_gluon.errors import USAGE, one_line
+
+PROGRAM = "vqvae-gluon"
+EXIT_CODES = "exit codes: 0 done and in agreement, 1 failed, 2 usage, 3 input rejected, 4 divergence found"
+
+# Named here so that --help loads neither MXNet nor a decoder; tests hold them against what they name.
+DATASET_NAMES = ("mnist", "fashion-mnist", "cifar10", "images", "records")
+RUNTIME_NAMES = ("gluon", "gluon-eager", "executor", "cpp", "cpp-executor", "cpp-predict", "fp64")
+
+
+def fail(code: int, message: str) -> int:
+    """Tell an error in one line, and give the exit code."""
+    print(f"{PROGRAM}: error: {one_line(message)}", file=sys.stderr)
+    return code
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"{PROGRAM}: error: options: {one_line(message)} (see {self.prog} --help)\n")
+
+
+class Commands:
+    """The commands of a parser, each with its help, examples, and the function that runs it."""
+
+    def __init__(self, parser: argparse.ArgumentParser):
+        self._parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(
+        self, name: str, run: Callable[[argparse.Namespace], int], help: str, examples: list[str]
+    ) -> argparse.ArgumentParser:
+        """A command that is called so.
+
+        Args:
+            run: takes its options and gives the exit code.
+            examples: the words that follow its name.
+        """
+        command = self._parsers.add_parser(
+            name,
+            help=help,
+            description=help[0].upper() + help[1:] + ".",
+            epilog="\n".join(["examples:", *(f"  {PROGRAM} {name} {words}" for words in examples), "", EXIT_CODES]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(run=run)
+        return command
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def seed(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 2**31:
+        raise ValueError
+    return number
+
+
+seed.__name__ = "whole number from 0 to 2**31 - 1"
+positive.__name__ = "whole number from 1 on"  # argparse puts it into its messages.
