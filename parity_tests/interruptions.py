@@ -4,6 +4,7 @@ python parity_tests/interruptions.py --count 20
 """
 
 import argparse
+import itertools
 import random
 import subprocess
 import sys
@@ -97,7 +98,7 @@ def _equal(a, b) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=20, help="runs (default: 20)")
+    parser.add_argument("--count", type=int, default=20, help="runs that are killed (default: 20)")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: 0)")
     options = parser.parse_args()
     moments = random.Random(options.seed)
@@ -108,17 +109,21 @@ def main() -> int:
         finish(start(folder, whole))
         duration = time.monotonic() - begin
         killed = failing = 0
-        for number in tqdm(range(options.count), unit="run", disable=None):
-            run = Path(directory) / str(number)
-            moment = moments.uniform(0.1, duration)
-            killed += interrupt(folder, run, moment)
-            found = [name for last in ("last.npz", "best.npz") for name in differences(whole / last, run / last)]
-            if found:
-                failing += 1
-                print(f"run {number}, killed after {moment:.2f} s of {duration:.2f}: {', '.join(found[:5])} differ")
-    print(
-        f"{options.count} runs, {killed} killed before their end; {failing} did not end as the one that was not killed"
-    )
+        with tqdm(total=options.count, unit="run", disable=None) as bar:
+            for number in itertools.count():
+                run = Path(directory) / str(number)
+                moment = moments.uniform(0.1, duration)
+                if not interrupt(folder, run, moment):
+                    continue  # It had come to its end; another one.
+                killed += 1
+                bar.update()
+                found = [name for last in ("last.npz", "best.npz") for name in differences(whole / last, run / last)]
+                if found:
+                    failing += 1
+                    print(f"run {number}, killed after {moment:.2f} s of {duration:.2f}: {', '.join(found[:5])} differ")
+                if killed == options.count:
+                    break
+    print(f"{killed} runs killed before their end and resumed; {failing} did not end as the one that was not killed")
     return 1 if failing else 0
 
 
