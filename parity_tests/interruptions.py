@@ -6,6 +6,7 @@ python parity_tests/interruptions.py --count 20
 import argparse
 import itertools
 import random
+import struct
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from tensorboardX.proto.event_pb2 import Event
 from tqdm import tqdm
 
 from vqvae_gluon.data import load_split
@@ -41,6 +43,8 @@ shift = 2
 num_workers = 1
 checkpoint_steps = 2
 """
+# More than a hundred steps, of which there is a row in a table.
+LONG = ("--batch-size", "8", "--epochs", "4", "--checkpoint-steps", "9")
 _PATIENCE = 120  # seconds
 
 
@@ -70,14 +74,14 @@ def finish(process: subprocess.Popen) -> None:
 
 def interrupt(folder: Path, run: Path, moment: float) -> bool:
     """Kill a run after ``moment`` seconds and resume it; whether it was killed before its end."""
-    process = start(folder, run)
+    process = start(folder, run, *LONG)
     try:
         process.communicate(timeout=moment)
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
     killed = process.returncode < 0
-    finish(start(folder, run, *(["--resume"] if (run / "last.npz").exists() else [])))
+    finish(start(folder, run, *LONG, *(["--resume"] if (run / "last.npz").exists() else [])))
     return killed
 
 
@@ -89,7 +93,31 @@ def differences(a: Path, b: Path) -> list[str]:
     for row, other in zip(first.progress.history, second.progress.history):
         changed = (name for name in row if "second" not in name and row[name] != other[name])
         found += [f"{name} of epoch {row['epoch']}" for name in changed]
-    return found + (["epochs"] if first.progress.epoch != second.progress.epoch else [])
+    parts = ("epoch", "position", "step", "sums", "counts", "recent", "steps")
+    return found + [part for part in parts if getattr(first.progress, part) != getattr(second.progress, part)]
+
+
+def shown(run: Path) -> dict[tuple[str, int], bytes]:
+    """What TensorBoard shows of a run, by name and step, but for seconds: events of before a resumption that come after
+    it are gone."""
+    found: dict[tuple[str, int], bytes] = {}
+    for events in sorted(map(_read_events, (run / "tensorboard").iterdir()), key=lambda events: events[0].wall_time):
+        for event in events:
+            if event.HasField("session_log"):
+                found = {place: value for place, value in found.items() if place[1] < event.step}
+            for value in event.summary.value:
+                if "second" not in value.tag:
+                    found[value.tag, event.step] = value.SerializeToString()
+    return found
+
+
+def _read_events(path: Path) -> list[Event]:
+    events, data = [], path.read_bytes()
+    while data:
+        (length,) = struct.unpack("<Q", data[:8])
+        events.append(Event.FromString(data[12 : 12 + length]))
+        data = data[16 + length :]
+    return events
 
 
 def _equal(a, b) -> bool:
@@ -106,7 +134,7 @@ def main() -> int:
         folder = make_folder(Path(directory) / "images", load_split("mnist", "test", 1))
         whole = Path(directory) / "whole"
         begin = time.monotonic()
-        finish(start(folder, whole))
+        finish(start(folder, whole, *LONG))
         duration = time.monotonic() - begin
         killed = failing = 0
         with tqdm(total=options.count, unit="run", disable=None) as bar:
@@ -118,6 +146,7 @@ def main() -> int:
                 killed += 1
                 bar.update()
                 found = [name for last in ("last.npz", "best.npz") for name in differences(whole / last, run / last)]
+                found += ["tensorboard"] if shown(whole) != shown(run) else []
                 if found:
                     failing += 1
                     print(f"run {number}, killed after {moment:.2f} s of {duration:.2f}: {', '.join(found[:5])} differ")

@@ -1,5 +1,6 @@
 """Several processes that train together, by MXNet's parameter server on this machine."""
 
+import itertools
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from conftest import ROOT, run_cli
 from interruptions import make_folder, start
 from test_settings import settings
 
+from vqvae_gluon.data.images import read_image, write_image
 from vqvae_gluon.errors import FAILED, REJECTED, USAGE
 from vqvae_gluon.training import checkpoint
 from vqvae_gluon.training.cluster import VARIABLES as REQUIRED
@@ -70,16 +72,26 @@ def check_equal(one, two):
 
 def start_each(folder, run, *flags):
     """The same job, started process by process, as another launcher would."""
+    train = ["train", "--config", folder / "settings.toml", "--data", folder, "--output", run, *flags]
+    return start_roles([sys.executable, "-m", "vqvae_gluon", *train, "--kvstore", "dist_sync"])
+
+
+def start_roles(*commands, **environment):
+    """A scheduler, a server and two workers, each by its command, or by one that is given for all."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     variables = {"DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(port)}
     variables.update(DMLC_NUM_SERVER="1", DMLC_NUM_WORKER="2")
-    train = ["train", "--config", folder / "settings.toml", "--data", folder, "--output", run, *flags]
-    command = [sys.executable, "-m", "vqvae_gluon", *map(str, train), "--kvstore", "dist_sync"]
+    roles = ("scheduler", "server", "worker", "worker")
     return [
-        subprocess.Popen(command, env={**ONE_THREAD, **variables, "DMLC_ROLE": role}, stderr=subprocess.PIPE, text=True)
-        for role in ("scheduler", "server", "worker", "worker")
+        subprocess.Popen(
+            [*map(str, command)],
+            env={**ONE_THREAD, **variables, **environment, "DMLC_ROLE": role},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for role, command in zip(roles, itertools.cycle(commands))
     ]
 
 
@@ -117,7 +129,8 @@ def test_rows_restart_at_latents_of_all_workers(folder, tmp_path):
     code, errors = finish(launch(folder, tmp_path / "two", *flags))
     assert code == 0, errors
     one, two = (checkpoint.load(tmp_path / name / "last.npz") for name in ("one", "two"))
-    assert two.last["restarted"] == one.last["restarted"] > 0
+    restarted = [found.progress.history[-1]["restarted"] for found in (one, two)]
+    assert restarted[0] == restarted[1] > 0
     check_equal(one, two)
 
 
@@ -155,6 +168,55 @@ def test_a_launched_job_is_ended_when_a_worker_dies_and_a_resumed_one_ends_alike
     code, errors = finish(launch(folder, run, *CALM, "--resume"))
     assert code == 0, errors
     check_equal(alone, checkpoint.load(run / "last.npz"))
+
+
+def test_a_worker_that_dies_at_the_end_ends_those_that_have_come_to_theirs():
+    code = """
+import os, time
+from vqvae_gluon.training.cluster import join_cluster, serve_cluster
+if not serve_cluster("dist_sync"):
+    with join_cluster("dist_sync") as workers:
+        if workers.rank == 0:
+            time.sleep(3)
+            os._exit(9)
+"""
+    processes = start_roles([sys.executable, "-c", code], PS_HEARTBEAT_TIMEOUT="5")
+    try:
+        told = [process.communicate(timeout=60)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert sorted(process.returncode for process in processes) == [FAILED] * 3 + [9]
+    assert sum("has died; this worker ends, go on by --resume" in errors for errors in told[2:]) == 1
+
+
+def test_a_launcher_that_is_ended_ends_the_job(folder, tmp_path):
+    run = tmp_path / "run"
+    process = launch(folder, run, *CALM, "--epochs", "50")
+    wait_for(run / "last.npz")
+    children = psutil.Process(process.pid).children()
+    process.terminate()
+    assert finish(process)[0] == 128 + signal.SIGTERM
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_workers_that_see_other_images_are_refused(split, folder, digits, tmp_path):
+    other = make_folder(tmp_path / "other", digits)
+    changed = sorted((other / split).iterdir())[0]
+    write_image(changed, 255 - read_image(changed, 1))
+    run = tmp_path / "run"
+    train = [sys.executable, "-m", "vqvae_gluon", "train", "--config", folder / "settings.toml", "--output", run]
+    commands = [[*train, "--data", data, "--kvstore", "dist_sync"] for data in (folder, folder, folder, other)]
+    processes = start_roles(*commands)
+    try:
+        told = [process.communicate(timeout=60)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    name = {"train": "training", "test": "test"}[split]
+    assert sum(f"{name} data: differs from that of the worker of rank 0" in errors for errors in told) == 1
+    assert not (run / "last.npz").exists()
 
 
 def test_a_failure_of_all_workers_ends_the_job(folder, tmp_path):

@@ -6,7 +6,7 @@ from test_model import check_exported_halves
 
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import PRESETS, Config, ModelConfig
-from vqvae_gluon.model.quantizer import make_quantizer
+from vqvae_gluon.model.quantizer import Lookup, NearestCode, make_quantizer
 from vqvae_gluon.model.vqvae import VQVAE
 from vqvae_gluon.training.kmeans import kmeans
 
@@ -135,6 +135,17 @@ def test_with_cosine_the_average_is_of_directions(z_e):
     np.testing.assert_allclose(longer.codebook.data().asnumpy(), quantizer.codebook.data().asnumpy(), rtol=1e-5)
 
 
+def test_with_cosine_a_row_that_is_never_chosen_keeps_its_direction():
+    """At length 0 it would be nearer than every row that lies at more than 60 degrees."""
+    rows = [[1, 0], [-1, 0.1], [-1, 0], [-1, -0.1]]
+    quantizer = make(4, 2, rows, quantizer="ema", cosine=True)
+    assert learn(quantizer, latents([[1, 0]]))[0] == [0]
+    np.testing.assert_array_equal(quantizer.codebook.data().asnumpy()[1:], np.array(rows[1:], np.float32))
+    z_q, codes, *_ = quantizer(latents([[0.4, 1.0]]))
+    assert codes.asnumpy().ravel() == [0]
+    np.testing.assert_allclose(z_q.asnumpy().ravel(), [1, 0], atol=1e-6)
+
+
 @pytest.mark.parametrize("settings", EVERY_KIND)
 def test_one_interface(settings, z_e):
     quantizer = make(**settings)
@@ -148,10 +159,26 @@ def test_one_interface(settings, z_e):
 
 
 @pytest.mark.parametrize("settings", EVERY_KIND)
-def test_a_half_precision_network_keeps_its_quantizer_in_float32(settings, z_e):
+@pytest.mark.parametrize("hybrid", [False, True])
+def test_a_network_of_half_precision_keeps_its_quantizer_in_float32(settings, hybrid, z_e):
+    half = z_e.astype("float16")
     quantizer = make(**settings)
+    quantizer.hybridize(active=hybrid)
+    expected = quantizer(half.astype("float32"))
+    around = mx.gluon.nn.HybridSequential()
+    around.add(quantizer)
+    around.cast("float16")
     assert quantizer.codebook.data().dtype == np.float32
-    assert quantizer(z_e)[0].dtype == np.float32
+    z_q, codes, *losses = quantizer(half)
+    assert z_q.dtype == np.float16
+    np.testing.assert_array_equal(codes.asnumpy(), expected[1].asnumpy())
+    np.testing.assert_array_equal(z_q.asnumpy(), expected[0].astype("float16").asnumpy())
+    assert [loss.asscalar() for loss in losses] == [loss.asscalar() for loss in expected[2:]]
+    learn(quantizer, half)
+    assert quantizer.codebook.data().dtype == np.float32
+    for block in (NearestCode(K, D, False, params=quantizer.params), Lookup(K, D, False, params=quantizer.params)):
+        block.cast("float16")
+        assert block.codebook.data().dtype == np.float32
 
 
 @pytest.mark.parametrize("settings", EVERY_KIND)

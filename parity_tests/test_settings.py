@@ -77,6 +77,8 @@ def test_every_field_is_a_flag():
         ("[model]\nhidden_channels = [4, 0]", "hidden_channels is 0"),
         ('preset = "imagenet"', "preset is 'imagenet'; the presets are"),
         ("preset = 3", "preset is 3"),
+        ('preset = ["mnist"]', r"preset is \['mnist'\]"),
+        ("[preset]", "preset is {}"),
         ("training = 3", "has the unknown key training"),
         ("[training\n", "is not TOML"),
         ("\udcff", "is not TOML"),
@@ -94,6 +96,39 @@ def test_settings_that_do_not_fit_together_are_a_usage_error():
         settings("--quantizer", "codebook-loss")
     with pytest.raises(UsageError, match=r"decay is 1\.5, not"):
         settings("--decay", "1.5")
+    with pytest.raises(UsageError, match="epsilon is 0; it is what"):
+        settings("--epsilon", "0")
+    with pytest.raises(UsageError, match="decay_steps is for a schedule that falls"):
+        settings("--preset", "mnist-original", "--decay-steps", 10)
+
+
+def test_a_preset_in_a_file_is_looked_at_even_where_a_flag_names_another(write):
+    with pytest.raises(InputError, match="preset is 3"):
+        settings("--config", write("preset = 3"), "--preset", "mnist")
+
+
+def test_epochs_win_over_the_steps_of_what_they_win_over(write):
+    assert PRESETS["cifar10"].training.steps
+    assert settings("--preset", "cifar10", "--epochs", 1)[0].training.steps == 0
+    path = write('preset = "cifar10"\n[training]\nepochs = 2')
+    assert settings("--config", path)[0].training.steps == 0
+    assert settings("--config", path, "--steps", 5)[0].training.steps == 5
+    path = write("[training]\nsteps = 7\nepochs = 2")
+    assert settings("--config", path)[0].training.steps == 7
+    assert settings("--config", path, "--epochs", 1)[0].training.steps == 0
+
+
+def test_an_empty_output_is_that_of_the_preset(write):
+    assert settings("--output", "", "--preset", "cifar10")[1].output == "runs/cifar10"
+    assert settings("--config", write('[run]\noutput = ""'))[1].output == "runs/mnist"
+
+
+@pytest.mark.parametrize("name", ["runs/\U0001f600", 'a"b\\c', "a\tb\x7f"])
+def test_names_of_any_characters_are_given_back(name, tmp_path):
+    config, run = settings("--output", name)
+    path = tmp_path / "settings.toml"
+    path.write_bytes(to_toml(config, run).encode())
+    assert settings("--config", path)[1].output == name
 
 
 def test_a_missing_file_is_told(tmp_path):

@@ -1,26 +1,31 @@
 """Training, from the command line to the bundle, on a few real digits."""
 
 import csv
+import dataclasses
+import fcntl
 import json
 import random
-import struct
+import shutil
 import time
 
 import numpy as np
 import pytest
 from conftest import PRETRAINED, run_cli, run_reconstruct
-from interruptions import differences, finish, interrupt, make_folder, start
-from tensorboardX.proto.event_pb2 import Event
+from interruptions import LONG, differences, finish, interrupt, make_folder, shown, start
+from tensorboardX.proto.summary_pb2 import Summary
 
 from vqvae_gluon.artifacts.bundle import MANIFEST, file_names, open_bundle
 from vqvae_gluon.compat import mx
-from vqvae_gluon.config import PRESETS
+from vqvae_gluon.config import PRESETS, TrainingConfig
 from vqvae_gluon.data import fingerprint
 from vqvae_gluon.data.images import write_image
 from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE
 from vqvae_gluon.model.vqvae import VQVAE
 from vqvae_gluon.training import checkpoint
-from vqvae_gluon.training.log import RECORD
+from vqvae_gluon.training.checkpoint import Progress
+from vqvae_gluon.training.cluster import Alone
+from vqvae_gluon.training.learner import Learner
+from vqvae_gluon.training.log import RECORD, Log
 from vqvae_gluon.training.metrics import evaluate
 from vqvae_gluon.training.plots import pairs_grid
 
@@ -89,16 +94,9 @@ def test_the_log_tells_the_command_and_the_data(run, digits):
 
 
 def test_tensorboard_reads_what_a_run_tells(run):
-    """By tensorboardX's own reader of event files."""
-    (path,) = (run / "tensorboard").iterdir()
     found: dict = {}
-    data = path.read_bytes()
-    while data:
-        (length,) = struct.unpack("<Q", data[:8])
-        event = Event.FromString(data[12 : 12 + length])
-        for value in event.summary.value:
-            found.setdefault(value.tag, {})[event.step] = value
-        data = data[16 + length :]
+    for (tag, step), value in shown(run).items():
+        found.setdefault(tag, {})[step] = Summary.Value.FromString(value)
     rows = list(csv.DictReader((run / "losses.csv").open()))
     told = {step: value.simple_value for step, value in found["epochs/test_mse"].items()}
     assert told == pytest.approx({int(row["step"]): float(row["test_mse"]) for row in rows})
@@ -148,7 +146,10 @@ def test_a_schedule_that_depends_on_the_end_is_not_prolonged(folder, tmp_path):
 def test_a_run_that_was_killed_ends_as_one_that_was_not(seed, digits, tmp_path, uninterrupted):
     folder, whole, duration = uninterrupted
     path = tmp_path / "killed"
-    interrupt(folder, path, random.Random(seed).uniform(0.3, 0.95) * duration)
+    random_moments = random.Random(seed)
+    while not interrupt(folder, path, random_moments.uniform(0.3, 0.95) * duration):
+        shutil.rmtree(path)  # It had come to its end before.
+    assert shown(path) == shown(whole)
     for name in ("last.npz", "best.npz"):
         assert differences(whole / name, path / name) == []
 
@@ -159,7 +160,7 @@ def uninterrupted(tmp_path_factory, digits):
     path = tmp_path_factory.mktemp("uninterrupted")
     folder = make_folder(path / "images", digits)
     begin = time.monotonic()
-    finish(start(folder, path / "whole"))
+    finish(start(folder, path / "whole", *LONG))
     return folder, path / "whole", time.monotonic() - begin
 
 
@@ -182,6 +183,48 @@ def test_a_loss_that_is_not_finite_stops_the_run(folder, tmp_path):
     assert not (run / "last.npz").exists()
 
 
+def test_a_validation_loss_that_is_not_finite_stops_the_run_before_anything_is_kept(folder, tmp_path):
+    run = tmp_path / "run"
+    result = train(folder, run, 1, "--learning-rate", 1e30, "--steps", 1)
+    assert result.returncode == FAILED
+    assert "error: epoch 1, step 1, the validation loss is " in result.stderr
+    assert not list(run.glob("*.npz"))
+
+
+def test_what_is_told_is_on_disk_when_a_checkpoint_is(tmp_path):
+    with Log(tmp_path, Progress(), "") as log:
+        log.step({"step": 1, "loss": 0.5})
+        log.grid(np.zeros((4, 4, 1), np.uint8), "grid.png", 2, True)
+        log.flush()
+        assert [*shown(tmp_path)] == [("steps/step", 1), ("steps/loss", 1), ("test_reconstruction", 2)]
+
+
+def test_two_processes_do_not_train_in_one_directory(folder, run):
+    with (run / "log.txt").open("a") as log:
+        fcntl.flock(log, fcntl.LOCK_EX)
+        result = train(folder, run, 3)
+    assert result.returncode == REJECTED
+    assert f"{run}: is where another process trains; wait, or give another --output" in result.stderr
+
+
+def test_a_run_may_go_on_with_another_learning_rate(folder, tmp_path):
+    run = tmp_path / "run"
+    assert train(folder, run, 1).returncode == DONE
+    result = train(folder, run, 2, "--learning-rate", 5e-4, "--clip-norm", 1)
+    assert result.returncode == DONE
+    changes = "with learning_rate 0.0005 in place of 0.001, with clip_norm 1.0 in place of 0.0"
+    assert f"goes on after step 6 of 12, {changes}" in result.stderr
+    assert checkpoint.load(run / "last.npz").config.training.learning_rate == 5e-4
+
+
+def test_the_first_codebook_is_of_images_from_all_of_the_data(monkeypatch):
+    learner = Learner(dataclasses.replace(PRESETS["mnist"], training=TrainingConfig(kmeans_images=10)), Alone())
+    given: list[np.ndarray] = []
+    monkeypatch.setattr(learner, "_start_codebook", given.append)
+    learner.start(np.arange(100))
+    np.testing.assert_array_equal(given, [np.arange(0, 100, 10)])
+
+
 def test_the_last_good_checkpoint_is_kept(folder, tmp_path):
     run = tmp_path / "run"
     result = train(folder, run, 1, "--learning-rate", 1e30, "--checkpoint-steps", 1)
@@ -191,6 +234,11 @@ def test_the_last_good_checkpoint_is_kept(folder, tmp_path):
     assert f"step {kept.progress.step + 1}: the loss is nan" in result.stderr
     assert f"{run / 'last.npz'} is as it was last written" in result.stderr
     assert all(np.isfinite(values).all() for values in kept.arrays.values())
+    assert "UserWarning" not in result.stderr
+    refused = run_cli("export", run, "--output", tmp_path / "bundle", "--checkpoint", "last")
+    assert refused.returncode == REJECTED
+    assert "last.npz: is within epoch 1, of which nothing is measured; finish the run" in refused.stderr
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_a_run_ends_early_when_the_validation_loss_no_longer_falls(folder, tmp_path):

@@ -55,7 +55,8 @@ class TrainingConfig:
     Attributes:
         data: name of the data set.
         epochs: passes over the training images.
-        steps: end after so many steps, in the midst of an epoch; 0: after the last epoch.
+        steps: end after so many, in the midst of an epoch; 0: after the last epoch. Those of a preset are left out
+            where epochs are given.
         batch_size: images a step, on all machines together.
         learning_rate: of Adam, the highest.
         schedule: of the learning rate: constant, or after a time falling to 0 along a line or a cosine.
@@ -124,6 +125,10 @@ class Config:
             raise ValueError(f"decay is {model['decay']}, not below 1")
         if model["restart_below"] >= 1:
             raise ValueError(f"restart_below is {model['restart_below']}, not below 1")
+        if model["quantizer"] == "ema" and not model["epsilon"]:
+            raise ValueError("epsilon is 0; it is what a row that is never used divides by")
+        if training["decay_steps"] and training["schedule"] == "constant":
+            raise ValueError("decay_steps is for a schedule that falls")
         if model["restart_below"] and model["quantizer"] != "ema":
             raise ValueError("restart_below is for the quantizer ema alone")
         return cls(ModelConfig(**model), TrainingConfig(**training))

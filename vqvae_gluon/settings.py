@@ -53,17 +53,20 @@ def read_settings(options: argparse.Namespace) -> tuple[Config, RunConfig]:
         UsageError: the settings do not fit together.
     """
     given = _read_file(options.config) if options.config else {}
-    name = options.preset or given.pop("preset", "mnist")
-    if name not in PRESETS:
-        raise InputError(options.config, f"preset is {name!r}; the presets are {', '.join(PRESETS)}")
+    name = options.preset or given.get("preset", "mnist")
     given.pop("preset", None)
-    values = {**PRESETS[name].to_json(), "run": dataclasses.asdict(RunConfig(output=f"runs/{name}"))}
-    for section, entries in given.items():
-        values[section].update(entries)
+    flags: dict[str, dict[str, Any]] = {}
     for place, value in vars(options).items():
         section, _, field = place.partition(".")
         if field and value is not None:
-            values[section][field] = tuple(value) if isinstance(value, list) else value
+            flags.setdefault(section, {})[field] = tuple(value) if isinstance(value, list) else value
+    values = {**PRESETS[name].to_json(), "run": dataclasses.asdict(RunConfig())}
+    for level in (given, flags):
+        if "epochs" in level.get("training", {}):
+            values["training"]["steps"] = 0  # Those from further down would win over the epochs.
+        for section, entries in level.items():
+            values[section].update(entries)
+    values["run"]["output"] = values["run"]["output"] or f"runs/{name}"
     try:
         config = Config.from_json({section: values[section] for section in ("model", "training")})
     except ValueError as error:
@@ -74,12 +77,16 @@ def read_settings(options: argparse.Namespace) -> tuple[Config, RunConfig]:
 def to_toml(config: Config, run: Optional[RunConfig]) -> str:
     """All settings, as a file that :func:`read_settings` takes."""
     sections = {**config.to_json(), **({"run": dataclasses.asdict(run)} if run else {})}
-    # Of our values TOML writes each as JSON does.
+    # TOML writes each of our values as JSON does, but for one character.
     tables = (
-        "\n".join([f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())])
+        "\n".join([f"[{section}]", *(f"{key} = {_to_json(value)}" for key, value in values.items())])
         for section, values in sections.items()
     )
     return "\n\n".join(tables) + "\n"
+
+
+def _to_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _read_file(path: Path) -> dict[str, Any]:
@@ -89,6 +96,8 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise InputError(path, f"is not TOML ({error})") from error
     for section, entries in given.items():
         if section == "preset":
+            if not isinstance(entries, str) or entries not in PRESETS:
+                raise InputError(path, f"preset is {entries!r}; the presets are {', '.join(PRESETS)}")
             continue
         if section not in _SECTIONS or not isinstance(entries, dict):
             raise InputError(path, f"has the unknown key {section}; it may have preset, {', '.join(_SECTIONS)}")

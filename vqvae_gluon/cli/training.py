@@ -143,9 +143,14 @@ def _export(options: argparse.Namespace) -> int:
     from vqvae_gluon.training import checkpoint
     from vqvae_gluon.training.log import copy_record
 
-    found = checkpoint.load(options.training / f"{options.checkpoint}.npz")
-    epoch, metrics = found.progress.epoch, found.last
-    bundle = export_bundle(options.output, found.config, found.model(), found.data, epoch, metrics)
+    path = options.training / f"{options.checkpoint}.npz"
+    found = checkpoint.load(path)
+    progress = found.progress
+    if progress.position or not progress.history:
+        unmeasured = f"is within epoch {progress.epoch + 1}, of which nothing is measured"
+        raise InputError(path, f"{unmeasured}; finish the run, or export the best epoch")
+    metrics = progress.history[-1]
+    bundle = export_bundle(options.output, found.config, found.model(), found.data, progress.epoch, metrics)
     if options.record:
         copy_record(options.training, options.output)
     print(bundle.path)

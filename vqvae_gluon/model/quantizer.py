@@ -13,7 +13,23 @@ from vqvae_gluon.config import ModelConfig
 from vqvae_gluon.model.layers import mean_square
 
 
-class _Rows(mx.gluon.HybridBlock):
+class _Single(mx.gluon.HybridBlock):
+    """A block that stays float32 when the network around it is cast: half precision cannot tell near rows apart."""
+
+    _around = "float32"  # type of the network around it
+
+    def cast(self, dtype) -> None:
+        self._around = dtype
+        self._clear_cached_op()
+
+    def _from_around(self, F, x):
+        return x if self._around == "float32" else F.cast(x, dtype="float32")
+
+    def _to_around(self, F, x):
+        return x if self._around == "float32" else F.cast(x, dtype=self._around)
+
+
+class _Rows(_Single):
     """What reads the codebook (K, D); with ``cosine`` each of its rows is taken at length 1."""
 
     def __init__(self, num_embeddings: int, embedding_dim: int, cosine: bool, **kwargs):
@@ -36,7 +52,7 @@ class NearestCode(_Rows):
 
     def hybrid_forward(self, F, z_e, codebook):
         """float32 (N, D, h, w) to int32 (N, h, w)."""
-        rows = self._rows(F, codebook)
+        z_e, rows = self._from_around(F, z_e), self._rows(F, codebook)
         kernel = F.reshape(rows * -2.0, shape=(*self._size, 1, 1), name="kernel")
         norms = F.sum(F.square(rows), axis=1, name="norms")
         distances = F.Convolution(z_e, kernel, norms, kernel=(1, 1), num_filter=self._size[0], name="distances")
@@ -50,10 +66,10 @@ class Lookup(_Rows):
         """int32 (N, h, w), each in 0..K-1, to float32 (N, D, h, w)."""
         rows = self._rows(F, codebook)
         rows = F.Embedding(codes, rows, input_dim=self._size[0], output_dim=self._size[1], name="rows")
-        return F.transpose(rows, axes=(0, 3, 1, 2), name="latent")
+        return self._to_around(F, F.transpose(rows, axes=(0, 3, 1, 2), name="latent"))
 
 
-class VectorQuantizer(mx.gluon.HybridBlock):
+class VectorQuantizer(_Single):
     """Replaces every latent pixel by its nearest codebook row, which a loss pulls towards it (equation 3).
 
     The straight-through estimator hands the decoder's gradient to the encoder unchanged (section 3.2). It is written
@@ -87,13 +103,14 @@ class VectorQuantizer(mx.gluon.HybridBlock):
         """Quantize.
 
         Args:
-            z_e: float32 (N, D, h, w).
+            z_e: (N, D, h, w), float32 or what the network is cast to.
 
         Returns:
-            z_q float32 (N, D, h, w), codes int32 (N, h, w), codebook loss (1,) and commitment loss (1,). The codebook
-            loss ``mean |sg(z_e) - e|^2`` moves only the codebook, the commitment loss ``mean |z_e - sg(e)|^2`` only
-            the encoder.
+            z_q (N, D, h, w) of the same type, codes int32 (N, h, w), codebook loss (1,) and commitment loss (1,),
+            float32. The codebook loss ``mean |sg(z_e) - e|^2`` moves only the codebook, the commitment loss
+            ``mean |z_e - sg(e)|^2`` only the encoder.
         """
+        z_e = self._from_around(F, z_e)
         if self._cosine:
             z_e = F.L2Normalization(z_e, mode="channel")
         codes = self.nearest.hybrid_forward(F, F.stop_gradient(z_e), F.stop_gradient(codebook))
@@ -101,14 +118,15 @@ class VectorQuantizer(mx.gluon.HybridBlock):
         codebook_loss = self._codebook_loss(F, rows, z_e)
         commitment_loss = mean_square(F, z_e - F.stop_gradient(rows))
         z_q = F.stop_gradient(rows) + (z_e - F.stop_gradient(z_e))
-        return z_q, codes, codebook_loss, commitment_loss
+        return self._to_around(F, z_q), codes, codebook_loss, commitment_loss
 
     def _codebook_loss(self, F, rows, z_e):
         return mean_square(F, rows - F.stop_gradient(z_e))
 
     def rows_of(self, z_e) -> Any:
-        """Latents float32 (N, D, h, w) as the rows that the codebook is made of: (N*h*w, D), with ``cosine`` of length
+        """Latents (N, D, h, w) as the rows that the codebook is made of: float32 (N*h*w, D), with ``cosine`` of length
         1."""
+        z_e = z_e.astype("float32", copy=False)
         if self._cosine:
             z_e = mx.nd.L2Normalization(z_e, mode="channel")
         return mx.nd.reshape(mx.nd.transpose(z_e, (0, 2, 3, 1)), (-3, -2)).reshape((-1, z_e.shape[1]))
@@ -188,6 +206,8 @@ class VectorQuantizerEMA(VectorQuantizer):
         uses = state["counts"] / state["weight"]
         smoothed = (uses + self._epsilon) / (uses.sum() + count * self._epsilon) * uses.sum()
         rows = state["sums"] / state["weight"] / smoothed[:, None]
+        if self._cosine:  # A row that was never chosen has no direction; 0 would be near to all that no row is near to.
+            rows = np.where(state["counts"][:, None] > 0, rows, self.codebook.data().asnumpy())
         dead = np.flatnonzero(uses < self._restart_below * uses.mean())
         if len(dead):
             rows[dead] = draw(len(dead))

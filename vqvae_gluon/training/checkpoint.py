@@ -62,11 +62,6 @@ class Checkpoint:
     progress: Progress
     arrays: dict[str, np.ndarray]
 
-    @property
-    def last(self) -> Row:
-        """What was measured after the last whole epoch."""
-        return self.progress.history[-1] if self.progress.history else {}
-
     def model(self) -> VQVAE:
         """The network."""
         model = VQVAE(self.config.model)

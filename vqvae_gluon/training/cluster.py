@@ -105,6 +105,7 @@ def join_cluster(kind: str) -> Iterator[Workers]:
     """
     with _watched(kind) as store:
         yield Workers(store)
+        store._barrier()  # While it is watched: MXNet's own, when a store is freed, waits for the dead for ever.
 
 
 def serve_cluster(kind: str) -> bool:

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -38,6 +39,7 @@ def launch(
     if not hosts and "OMP_NUM_THREADS" not in os.environ:
         variables["OMP_NUM_THREADS"] = str(max(1, processor_count() // workers))
     command = [sys.executable, "-m", "vqvae_gluon", *words]
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # By way of what ends the others.
     processes = {"the scheduler": _start(command, {**variables, "DMLC_ROLE": "scheduler"}, "", remote_shell)}
     try:
         for count, role in ((servers, "server"), (workers, "worker")):

@@ -65,7 +65,8 @@ class Learner:
         if training.mean_start:
             self.model.decoder.start_at(min(max(float(images.mean()) / 255, 0.001), 0.999))
         if training.kmeans_images:
-            self._start_codebook(images[: training.kmeans_images])
+            spread = np.linspace(0, len(images), min(training.kmeans_images, len(images)), endpoint=False)
+            self._start_codebook(images[spread.astype(int)])
 
     def _start_codebook(self, images: np.ndarray) -> None:
         """The first codebook, of what the untrained encoder makes of images."""
@@ -161,7 +162,10 @@ class Learner:
         return self._workers.add_up(drawn.ravel()).reshape(drawn.shape)
 
     def _first_wrong(self, batch) -> str:
-        """Which value is first not to be finite: of the parameters, else going forward, else of the gradients."""
+        """Which value is first not to be finite: of the parameters, else going forward, else of the gradients.
+
+        It leaves the model as one that is not hybridized: the run is at its end.
+        """
         parameters = {p.name: p for p in self.model.collect_params().values()}
         for name, parameter in parameters.items():
             if not _finite(parameter.data()):
@@ -175,7 +179,6 @@ class Learner:
         self.model.hybridize(False)
         self.model.apply(lambda block: block.register_forward_hook(look))
         self.model(batch)
-        self.model.hybridize(static_alloc=True)
         gradients = (f"the gradient of {name}" for name, p in parameters.items() if p.grad_req != "null")
         found += [text for text, gradient in zip(gradients, self._gradients) if not _finite(gradient)]
         return found[0] if found else ""
@@ -186,7 +189,7 @@ def _finite(array) -> bool:
 
 
 def set_parameters(model: VQVAE, arrays: dict[str, np.ndarray]) -> None:
-    """Give a model the parameters that :func:`learner_state` gave.
+    """Give a model the parameters that :meth:`Learner.state` gave.
 
     Raises:
         ValueError: an array is missing or of another shape.

@@ -1,6 +1,7 @@
 """What a run tells: files that people look at while it goes on."""
 
 import csv
+import fcntl
 import io
 import shlex
 import sys
@@ -9,10 +10,13 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
-from tensorboardX import SummaryWriter
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
 from vqvae_gluon.data.images import write_image
+from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import atomic_write
 from vqvae_gluon.training import plots
 from vqvae_gluon.training.checkpoint import Progress, Row
@@ -27,6 +31,7 @@ RECORD = (
     "reconstruction_best.png",
     "reconstruction_newest.png",
 )
+_BINS = 64  # of the histogram of codes
 
 
 class Log:
@@ -43,6 +48,9 @@ class Log:
         directory: None to write nothing and say nothing, on all machines but one.
         progress: where the run begins; what comes after it is written anew.
         settings: as TOML.
+
+    Raises:
+        InputError: another process writes there.
     """
 
     def __init__(self, directory: Optional[Path], progress: Progress, settings: str):
@@ -50,10 +58,18 @@ class Log:
         self._directory = directory or Path()
         if directory is None:
             return
-        (directory / "reconstructions").mkdir(parents=True, exist_ok=True)
-        self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=progress.step + 1)
+        for name in ("reconstructions", "tensorboard"):
+            (directory / name).mkdir(parents=True, exist_ok=True)
+        self._text = (directory / "log.txt").open("a", buffering=1, errors="backslashreplace")
+        try:
+            fcntl.flock(self._text, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise InputError(directory, "is where another process trains; wait, or give another --output") from error
+        # The writer itself, without tensorboardX's thread around it: what a checkpoint counts as done is on disk.
+        self._board = EventsWriter(str(directory / "tensorboard" / "events"))
+        self._board.write_event(Event(step=progress.step + 1, session_log=SessionLog(status=SessionLog.START)))
         with atomic_write(directory / "settings.toml") as file:
-            file.write(settings.encode())
+            file.write(settings.encode(errors="backslashreplace"))
         self._write(f"$ vqvae-gluon {shlex.join(sys.argv[1:])}")
 
     def __enter__(self) -> "Log":
@@ -62,6 +78,12 @@ class Log:
     def __exit__(self, *_: Any) -> None:
         if self._writes:
             self._board.close()
+            self._text.close()
+
+    def flush(self) -> None:
+        """Have on the disk all that was told."""
+        if self._writes:
+            self._board.flush()
 
     def say(self, line: str) -> None:
         """Tell it on standard error, and keep it."""
@@ -83,7 +105,8 @@ class Log:
         if not self._writes:
             return
         self._scalars("epochs", row)
-        self._board.add_histogram("epochs/test_codes", np.repeat(np.arange(len(counts)), counts), row["step"])
+        codes = np.repeat(np.arange(len(counts)), counts)
+        self._show(summary.histogram("epochs/test_codes", codes, bins=min(len(counts), _BINS)), row["step"])
         self._table("losses.csv", progress.history)
         self._table("steps.csv", progress.steps)
         plots.loss_graph(self._directory / "losses.png", progress.history)
@@ -93,8 +116,7 @@ class Log:
         """A picture of reconstructions, uint8 (height, width, C)."""
         if not self._writes:
             return
-        self._board.add_image("test_reconstruction", grid, step, dataformats="HWC")
-        self._board.flush()
+        self._show(summary.image("test_reconstruction", grid, dataformats="HWC"), step)
         write_image(self._directory / "reconstructions" / name, grid)
         write_image(self._directory / "reconstruction_newest.png", grid)
         if is_best:
@@ -102,7 +124,10 @@ class Log:
 
     def _scalars(self, group: str, row: Row) -> None:
         for name, value in row.items():
-            self._board.add_scalar(f"{group}/{name}", value, row["step"])
+            self._show(summary.scalar(f"{group}/{name}", value), row["step"])
+
+    def _show(self, shown, step: int) -> None:
+        self._board.write_event(Event(wall_time=time.time(), step=step, summary=shown))
 
     def _table(self, name: str, rows: list[Row]) -> None:
         if rows:
@@ -114,8 +139,7 @@ class Log:
                 file.write(text.getvalue().encode())
 
     def _write(self, line: str) -> None:
-        with open(self._directory / "log.txt", "a") as file:
-            file.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
 
 
 def copy_record(run: Path, directory: Path) -> None:

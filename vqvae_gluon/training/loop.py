@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import io
 import time
 from pathlib import Path
@@ -27,6 +28,7 @@ from vqvae_gluon.training.schedule import batches_of, learning_rate, steps_of
 _GRID_IMAGES = 64
 _LOGGED_STEPS = 100
 _START_IMAGES = 1000
+_COMPARED_IMAGES = 100
 _VARIANCE_IMAGES = 50000
 _HELD_OUT = 0  # of streams of random numbers, beside those of the epochs, which are numbered from 1 on
 _MEASURED = (*LOSSES, "perplexity", "gradient_norm", "restarted")
@@ -90,8 +92,10 @@ class _Run:
             )
         sha256 = train_images.fingerprint() if workers.rank == 0 else ""
         self._data = {"name": training.data, "sha256": workers.agree(sha256.encode()).decode()}
-        if workers.add_up(np.array([len(train_images)])) != workers.count * len(train_images):
-            raise InputError("training data", "differs from worker to worker; give all of them the same")
+        for name, images in (("training", train_images), ("test", test_images)):
+            sample = _sample_hash(images) if workers.count > 1 else b""
+            if workers.agree(sample) != sample:
+                raise InputError(f"{name} data", "differs from that of the worker of rank 0; give all of them the same")
         self._steps = steps_of(training, len(self._chosen))
         augmentation = Augmentation(training.flip, training.shift)
 
@@ -105,6 +109,7 @@ class _Run:
         self._grid_images = test_images.read(_spread(len(test_images), _GRID_IMAGES))
         self._variance = _variance(train_images, self._chosen[_spread(len(self._chosen), _VARIANCE_IMAGES)])
         self._learner = Learner(config, workers)
+        self._changes: list[str] = []
         self._progress = self._begin(train_images)
         self._log = stack.enter_context(
             Log(self._directory if workers.rank == 0 else None, self._progress, to_toml(config, options))
@@ -128,6 +133,10 @@ class _Run:
             self._learner.restore(last.arrays, last.progress.step)
         except ValueError as error:
             raise InputError(path, f"is not a checkpoint of this version ({error})") from error
+        for name in ("learning_rate", "clip_norm"):
+            before, now = (getattr(config.training, name) for config in (last.config, self._config))
+            if before != now:
+                self._changes.append(f"{name} {now} in place of {before}")
         return last.progress
 
     def run(self) -> Progress:
@@ -137,12 +146,15 @@ class _Run:
             f"{len(self._held_out)} to choose the best epoch, variance of the pixels {self._variance:.5f}"
         )
         if progress.step:
-            self._log.say(f"{self._directory}: goes on after step {progress.step} of {self._steps}")
+            changes = "".join(f", with {change}" for change in self._changes)
+            self._log.say(f"{self._directory}: goes on after step {progress.step} of {self._steps}{changes}")
         while progress.step < self._steps and not self._is_stopped_early():
             row = self._epoch()
             for name, (loader, indices) in self._measured.items():
                 # The last usage is that of the test images.
                 values, counts = self._evaluate(loader, indices)
+                if not np.isfinite(values["loss"]):
+                    raise self._failure(f"step {progress.step}, the {name} loss is {values['loss']}")
                 row.update({f"{name}_{key}": value for key, value in values.items()})
             progress.history.append(row)
             progress.epoch += 1
@@ -218,15 +230,18 @@ class _Run:
         try:
             step = self._learner.step(images, number, learning_rate(self._config.training, number, self._steps))
         except RuntimeFailure as error:
-            kept = find_checkpoint(self._directory)
-            good = f"{kept} is as it was last written" if kept.exists() else "there is no checkpoint yet"
-            raise RuntimeFailure(
-                f"epoch {progress.epoch + 1}, {error}", f"{good}; lower --learning-rate or set --clip-norm"
-            ) from error
+            raise self._failure(str(error)) from error
         progress.step += 1
         progress.position += 1
         progress.counts = (step.counts + progress.counts).tolist()
         return step
+
+    def _failure(self, what: str) -> RuntimeFailure:
+        kept = find_checkpoint(self._directory)
+        good = f"{kept} is as it was last written" if kept.exists() else "there is no checkpoint yet"
+        return RuntimeFailure(
+            f"epoch {self._progress.epoch + 1}, {what}", f"{good}; lower --learning-rate or set --clip-norm"
+        )
 
     def _log_step(self, step: Step) -> None:
         progress = self._progress
@@ -254,6 +269,7 @@ class _Run:
 
     def _save(self, path: Path) -> None:
         if self._workers.rank == 0:
+            self._log.flush()
             try:
                 checkpoint.save(path, Checkpoint(self._config, self._data, self._progress, self._learner.state()))
             except ValueError as error:
@@ -267,9 +283,17 @@ class _Run:
             self._log.grid(grid, name, row["step"], is_best)
 
 
+def _sample_hash(images: ImageSet) -> bytes:
+    """Of how many images there are, and of some of them."""
+    digest = hashlib.sha256(str(len(images)).encode())
+    digest.update(images.read(_spread(len(images), _COMPARED_IMAGES)).tobytes())
+    return digest.digest()
+
+
 def _comparable(config: Config) -> Config:
-    """What must be equal for one run to go on with another: not its end, unless the learning rate depends on it."""
-    training = config.training
+    """What must be equal for one run to go on with another: not its end, unless the learning rate depends on it, nor
+    what mends a run that diverges."""
+    training = dataclasses.replace(config.training, learning_rate=1.0, clip_norm=0.0)
     if training.schedule == "constant":
         training = dataclasses.replace(training, epochs=1)
     return Config(config.model, dataclasses.replace(training, patience=0))
