@@ -19,7 +19,7 @@ from distributed import Client
 
 from vqvae_gluon.artifacts.bundle import MANIFEST, open_bundle
 from vqvae_gluon.artifacts.codes import read_codes
-from vqvae_gluon.artifacts.shards import CodesFolder
+from vqvae_gluon.artifacts.shards import CodesFolder, part_path
 from vqvae_gluon.data.images import read_image, write_image
 from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE, InputError
 from vqvae_gluon.files import digest
@@ -368,6 +368,150 @@ def test_a_shard_that_is_gone_is_encoded_again_and_no_other(folder, tmp_path, he
     assert {name[:6] for name in before if before[name] != after[name]} == {"000001"}
 
 
+class Interrupted(BaseException):
+    """What ends a run in a test."""
+
+
+def interrupt(patch: pytest.MonkeyPatch, folder: Path, output: Path) -> None:
+    """Run until the first part has its shards, but not yet its list."""
+
+    def end(*_) -> None:
+        raise Interrupted
+
+    with patch.context() as within:
+        within.setattr(bulk, "write_lines", lambda path, *rest: (end if "parts" in path.parts else WRITE)(path, *rest))
+        with pytest.raises(Interrupted):
+            encode_folder(PRETRAINED, folder, output, 4)
+
+
+WRITE = bulk.write_lines
+
+
+def check_codes(folder: Path, output: Path) -> None:
+    """Every image of a folder is in the index, with its own codes."""
+    codes, predictor = CodesFolder(output), Predictor(open_bundle(PRETRAINED))
+    assert set(codes.entries) == set(files(folder))
+    for name in codes.entries:
+        image = read_image(folder / name, 1)[np.newaxis]
+        np.testing.assert_array_equal(codes.codes(name).values, predictor.encode(image))
+
+
+def test_an_old_list_does_not_make_a_part_done_that_is_encoded_again(folder, tmp_path, here, monkeypatch):
+    """Between its new shards and its new list, the old one tells of other places."""
+    output = tmp_path / "codes"
+    image = (folder / "0.png").read_bytes()
+    (folder / "0.png").write_bytes(b"nothing")
+    assert encode_here(folder, output).returncode == REJECTED
+    (output / "shards" / "000000-28x28.vq").unlink()
+    (folder / "0.png").write_bytes(image)
+    interrupt(monkeypatch, folder, output)
+    assert encode_here(folder, output).returncode == DONE
+    check_codes(folder, output)
+
+
+@pytest.mark.parametrize("change", ["names", "header"])
+def test_a_list_of_another_plan_does_not_make_a_part_done(folder, tmp_path, here, change):
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    content, path = files(output), output / "parts" / "000000.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines = lines[:-1] if change == "names" else [lines[0].replace(b"4}", b"5}"), *lines[1:]]
+    path.write_bytes(b"".join(lines))
+    assert encode_here(folder, output).returncode == DONE
+    assert files(output) == content
+    check_codes(folder, output)
+
+
+def test_a_list_that_no_plan_knows_does_not_make_a_new_part_done(folder, tmp_path, here, monkeypatch, digits):
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    shutil.copy(output / "parts" / "000001.jsonl", output / "parts" / "000003.jsonl")
+    write_image(folder / "new.png", digits[20])
+    interrupt(monkeypatch, folder, output)
+    assert not (output / "parts" / "000003.jsonl").exists()
+    assert encode_here(folder, output).returncode == DONE
+    check_codes(folder, output)
+
+
+def test_shards_without_their_plan_are_not_guessed_at(folder, tmp_path, here):
+    """Whose they are, nobody knows any more; they may be no shards at all."""
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    (output / "plan.jsonl").unlink()
+    content = files(output)
+    for directory in ("shards", "parts"):
+        result = encode_here(folder, output)
+        assert result.returncode == REJECTED
+        assert result.stderr == (
+            f"vqvae-gluon: error: {output / directory}: holds files, but there is no plan.jsonl beside it;"
+            " choose another --output\n"
+        )
+        assert files(output) == content
+        shutil.rmtree(output / directory)
+        content = files(output)
+
+
+def test_files_of_others_are_left_alone(folder, tmp_path, here):
+    """An output may be anything: also the folder of the images, with a directory of the name that shards have."""
+    (folder / "shards").mkdir()
+    shutil.copy(folder / "0.png", folder / "shards" / "04.png")
+    before = files(folder)
+    result = encode_here(folder, folder / "sub" / "..")
+    assert result.returncode == REJECTED
+    assert "is the folder of the images itself; choose another --output" in result.stderr
+    assert encode_here(folder / "sub", folder).returncode == REJECTED
+    assert files(folder) == before
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    theirs = {"04.png", "notes.vq", "1-2x3.vq"}
+    for name in (*theirs, "000009-28x28.vq", "000009-28x28-7.vq", ".vqvae.1234"):
+        (output / "shards" / name).write_bytes(b"something")
+    assert encode_here(folder, output).returncode == DONE
+    own = {entry.shard for entry in CodesFolder(output).entries.values()}
+    assert {path.name for path in (output / "shards").iterdir()} == own | theirs
+
+
+def line(**changes) -> str:
+    entry = {"name": "0.png", "size": 1, "modified": 1, "shard": "000000-28x28.vq", "position": 0}
+    return json.dumps({key: value for key, value in {**entry, **changes}.items() if value is not ...})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        *("5", "[]", "[[]]", "nothing", "[" * 100000, line(more=1), line(name=...), line(name=["0.png"])),
+        *(line(size="1"), line(modified=0.5), line(size=True), line(shard=7), line(position="0"), line(position=0.5)),
+        *(line(shard="../../x"), line(shard="/000000-28x28.vq"), line(shard=...), line(position=...)),
+        *(line(rejected="is bad"), line(shard=..., position=..., rejected=5)),
+    ],
+)
+def test_damaged_lines_are_told(folder, tmp_path, here, row):
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    for name in ("index.jsonl", "parts/000001.jsonl", "plan.jsonl"):
+        whole = (output / name).read_text()
+        (output / name).write_text(f"{whole.splitlines()[0]}\n{row}\n")
+        if name == "index.jsonl":
+            with pytest.raises(InputError, match=r"index.jsonl: cannot be read \(.*\); delete it and encode"):
+                CodesFolder(output)
+        elif (name, row) != ("plan.jsonl", "[]"):  # which is a part without images
+            result = encode_here(folder, output)
+            assert result.returncode == REJECTED
+            assert f"{output / name}: cannot be read" in result.stderr
+        (output / name).write_text(whole)
+
+
+@pytest.mark.parametrize("header", ["[]", "5", '{"format": 1, "bundle": 5, "shard_size": 4}', '{"format": 1}'])
+def test_a_damaged_first_line_is_told(folder, tmp_path, here, header):
+    output = tmp_path / "codes"
+    output.mkdir()
+    (output / "plan.jsonl").write_text(f"{header}\n")
+    result = encode_here(folder, output)
+    assert result.returncode == REJECTED
+    assert "plan.jsonl: cannot be read" in result.stderr
+    assert result.stderr.endswith("encode the folder into another --output\n")
+
+
 def test_what_does_not_fit_what_is_there_is_refused(folder, tmp_path, here, bundle, digits):
     output = tmp_path / "codes"
     assert encode_here(folder, output).returncode == DONE
@@ -410,10 +554,15 @@ def test_a_worker_with_another_bundle_encodes_nothing(folder, tmp_path):
         encode_part(Part(PRETRAINED, folder, tmp_path, header, 0, ("0.png",)))
 
 
-def test_what_cannot_be_written_ends_the_run(folder, tmp_path):
+def finds_a_directory(part: Part) -> None:
+    part_path(part.output, part.number).mkdir()
+    encode_part(part)
+
+
+def test_what_cannot_be_written_ends_the_run(folder, tmp_path, monkeypatch):
     """An error of the system in a worker is told as it is."""
     output = tmp_path / "codes"
-    (output / "parts" / "000000.jsonl").mkdir(parents=True)
-    result = run_cli("encode-folder", PRETRAINED, folder, "--output", output)
+    monkeypatch.setattr(bulk, "encode_part", finds_a_directory)
+    result = encode_here(folder, output, "--jobs", "1")
     assert result.returncode == FAILED
     assert result.stderr == f"vqvae-gluon: error: {output / 'parts' / '000000.jsonl'}: Is a directory\n"

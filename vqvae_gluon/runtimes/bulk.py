@@ -25,16 +25,18 @@ from vqvae_gluon.artifacts.shards import (
     INDEX,
     PARTS,
     PLAN,
+    SHARD_NAME,
     SHARDS,
     Entry,
     Header,
     part_path,
     read_entries,
-    read_lines,
+    read_plan,
     write_lines,
 )
 from vqvae_gluon.data.images import SUFFIXES, read_image
 from vqvae_gluon.errors import InputError, RuntimeFailure, UsageError, VQVAEError, one_line
+from vqvae_gluon.files import UNFINISHED
 from vqvae_gluon.runtimes.gluon import Predictor
 from vqvae_gluon.workers import processor_count, run
 
@@ -105,9 +107,10 @@ def encode_folder(
     """
     bundle, folder, output = Path(bundle), Path(folder), Path(output)
     header = Header(FORMAT, open_bundle(bundle).digest, shard_size)
+    if output.resolve() == folder.resolve():
+        raise InputError(output, "is the folder of the images itself; choose another --output")
     found = _scan(folder)
-    for name in (SHARDS, PARTS):
-        (output / name).mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     with _alone(output):
         parts, waiting, latest = _plan(folder, output, header, found)
         places = (bundle.resolve(), folder.resolve(), output.resolve())
@@ -235,23 +238,26 @@ def _plan(
 ) -> tuple[list[tuple[str, ...]], list[int], dict[str, int]]:
     """The parts, the numbers of those that are not done, and for each image the last part that has it.
 
-    Images that are new, and rejected ones that have changed since, make new parts at the end.
+    Images that are new, and rejected ones that have changed since, make new parts at the end. What was written for
+    parts that are not done is deleted: a list that is there when its part is encoded again would make it done too soon.
     """
     parts: list[tuple[str, ...]] = []
+    for name in (SHARDS, PARTS):
+        (output / name).mkdir(exist_ok=True)
+        if os.listdir(output / name) and not (output / PLAN).exists():
+            raise InputError(output / name, f"holds files, but there is no {PLAN} beside it; choose another --output")
     if (output / PLAN).exists():
-        planned, rows = read_lines(output / PLAN)
+        planned, parts = read_plan(output / PLAN)
         if planned.bundle != header.bundle:
             raise InputError(output, "holds codes of another bundle; choose another --output")
         if planned.shard_size != header.shard_size:
             raise InputError(
                 output, f"was begun with --shard-size {planned.shard_size}; give the same, or choose another --output"
             )
-        parts = [tuple(row) for row in rows]
     latest = {name: number for number, names in enumerate(parts) for name in names}
     shards, used, waiting = set(os.listdir(output / SHARDS)), set(), []
-    for number in range(len(parts)):
-        path = part_path(output, number)
-        entries = read_entries(path)[1] if path.exists() else []
+    for number, names in enumerate(parts):
+        entries = _entries(part_path(output, number), header, names)
         theirs = {entry.shard for entry in entries if entry.shard is not None}
         if not entries or not theirs <= shards:
             waiting.append(number)
@@ -266,16 +272,27 @@ def _plan(
                     f"is not as it was encoded into {output}; put it back, or choose another --output",
                 )
             del latest[entry.name]
-    for shard in shards - used:  # Of parts that are not done.
-        (output / SHARDS / shard).unlink()
+    for shard in shards - used:
+        if SHARD_NAME.fullmatch(shard) or shard.startswith(UNFINISHED):
+            (output / SHARDS / shard).unlink()
     new = sorted(name for name in found if name not in latest)
     for start in range(0, len(new), header.shard_size):
         waiting.append(len(parts))
         parts.append(tuple(new[start : start + header.shard_size]))
         latest.update(dict.fromkeys(parts[-1], len(parts) - 1))
+    for number in waiting:
+        part_path(output, number).unlink(missing_ok=True)
     if new:
         write_lines(output / PLAN, header, parts)
     return parts, waiting, latest
+
+
+def _entries(path: Path, header: Header, names: tuple[str, ...]) -> list[Entry]:
+    """What came of the images of a part; nothing if it is not done, or the list is that of other images."""
+    if not path.exists():
+        return []
+    theirs, entries = read_entries(path)
+    return entries if theirs == header and tuple(entry.name for entry in entries) == names else []
 
 
 def _finish(
