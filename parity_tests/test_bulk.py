@@ -1,6 +1,8 @@
 """A folder of images to shards of codes: nothing is lost, nothing is done twice, whatever ends in between."""
 
+import builtins
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -21,7 +23,7 @@ from vqvae_gluon.artifacts.bundle import MANIFEST, open_bundle
 from vqvae_gluon.artifacts.codes import read_codes
 from vqvae_gluon.artifacts.shards import CodesFolder, part_path
 from vqvae_gluon.data.images import read_image, write_image
-from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE, InputError
+from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE, InputError, RuntimeFailure
 from vqvae_gluon.files import digest
 from vqvae_gluon.runtimes import bulk
 from vqvae_gluon.runtimes.bulk import Part, encode_folder, encode_part
@@ -339,6 +341,54 @@ def test_damaged_images_are_told_and_those_that_were_mended_are_encoded(folder, 
     np.testing.assert_array_equal(
         codes.codes("1.png").values, Predictor(open_bundle(PRETRAINED)).encode(digits[1][np.newaxis])
     )
+
+
+def test_an_image_that_could_not_be_read_is_tried_again(folder, tmp_path, here, monkeypatch):
+    """An error of the system may pass, and the file be the same."""
+    output = tmp_path / "codes"
+    open_file = open
+
+    def fail(path, *words, **options):
+        if Path(path).name == "1.png":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return open_file(path, *words, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "open", fail)
+        for _ in range(2):
+            result = encode_here(folder, output)
+            assert result.returncode == REJECTED
+            assert f"{folder / '1.png'}: Input/output error" in result.stderr
+    before = identities(output)
+    assert encode_here(folder, output).returncode == DONE
+    assert before.items() <= identities(output).items()
+    check_codes(folder, output)
+
+
+def test_an_image_that_mxnet_refuses_does_not_take_its_part_along(folder, tmp_path, here, monkeypatch, digits):
+    output = tmp_path / "codes"
+    write_image(folder / "2.png", np.tile(digits[2], (3, 2, 1)))
+    write_image(folder / "3.png", np.tile(digits[3], (2, 3, 1)))
+    encode = Predictor.encode
+
+    def refuse(self, images, *words):
+        if images.shape[1:] == (84, 56, 1):
+            raise RuntimeFailure("encoder-symbol.json", "no memory")
+        return encode(self, images, *words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "encode", refuse)
+        patch.setattr(bulk, "_PIXELS", 6 * 28 * 28)
+        result = encode_here(folder, output)
+    assert result.returncode == REJECTED
+    assert result.stderr.splitlines() == [
+        f"vqvae-gluon: error: {folder / '2.png'}: could not be encoded (encoder-symbol.json: no memory)",
+        f"vqvae-gluon: error: {output / 'index.jsonl'}: 1 of 10 images have no codes; it says why",
+    ]
+    before = identities(output)
+    assert encode_here(folder, output).returncode == DONE
+    assert before.items() <= identities(output).items()
+    check_codes(folder, output)
 
 
 def test_new_images_are_encoded_and_no_others(folder, tmp_path, here, digits):

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from tqdm import tqdm
@@ -34,7 +34,7 @@ from vqvae_gluon.artifacts.shards import (
     read_plan,
     write_lines,
 )
-from vqvae_gluon.data.images import SUFFIXES, read_image
+from vqvae_gluon.data.images import SUFFIXES, read_image, walk
 from vqvae_gluon.errors import InputError, RuntimeFailure, UsageError, VQVAEError, one_line
 from vqvae_gluon.files import UNFINISHED
 from vqvae_gluon.runtimes.gluon import Predictor
@@ -50,6 +50,7 @@ _RETRIES = 2
 
 # Size and time of change of a file: another one of that name is told by them.
 _Stamp = tuple[int, int]
+_NO_STAMP = (0, 0)  # An image that is rejected with it differs from its file, so that the next run tries it again.
 
 
 class Part(NamedTuple):
@@ -139,10 +140,13 @@ def encode_part(part: Part) -> None:
     sizes: dict[str, tuple[int, int]] = {}
     suffix = ""
 
+    def codes_of(images: Sequence[np.ndarray]) -> np.ndarray:
+        with _ONE_AT_A_TIME:
+            return predictor.encode(np.stack(images))
+
     def encode() -> None:
         for shard, images in decoded.items():
-            with _ONE_AT_A_TIME:
-                encoded.setdefault(shard, []).append(predictor.encode(np.stack(images)))
+            encoded.setdefault(shard, []).append(codes_of(images))
         decoded.clear()
 
     def write() -> None:
@@ -157,15 +161,28 @@ def encode_part(part: Part) -> None:
         try:
             image = read_image(path, predictor.channels)
         except InputError as error:
+            if isinstance(error.__cause__, OSError):  # It may pass.
+                stamp = _NO_STAMP
             entries.append(Entry(name, *stamp, rejected=str(error)[len(one_line(f"{path}: ")) :]))
             continue
+        alone = None
+        if image.size >= _PIXELS:  # What MXNet refuses is told of this image, and keeps no other from being encoded.
+            encode()
+            try:
+                alone = codes_of([image])
+            except VQVAEError as error:
+                entries.append(Entry(name, *_NO_STAMP, rejected=f"could not be encoded ({error})"))
+                continue
         height, width = image.shape[:2]
         shard = f"{part.number:06d}-{width}x{height}{suffix}.vq"
         sizes[shard] = (height, width)
-        decoded.setdefault(shard, []).append(image)
+        if alone is None:
+            decoded.setdefault(shard, []).append(image)
+        else:
+            encoded.setdefault(shard, []).append(alone)
         entries.append(Entry(name, *stamp, shard, counts[shard]))
         counts[shard] += 1
-        if sum(len(images) * images[0].size for images in decoded.values()) >= _PIXELS:
+        if alone is not None or sum(len(images) * images[0].size for images in decoded.values()) >= _PIXELS:
             encode()
             if sum(codes.size for shard in encoded.values() for codes in shard) >= _CODES:
                 write()
@@ -190,20 +207,13 @@ def _predictor(bundle: Path, digest: str) -> Predictor:
 
 def _scan(folder: Path) -> dict[str, _Stamp]:
     """The images below a folder, by name."""
-
-    def refuse(error: OSError) -> NoReturn:
-        raise error
-
     if not folder.is_dir():
         raise InputError(folder, "is no directory; give a directory of images")
     found: dict[str, _Stamp] = {}
     with tqdm(desc="found", unit="image", leave=False, disable=None) as bar:
-        for directory, _, names in os.walk(folder, onerror=refuse):
-            below = os.path.relpath(directory, folder)
-            for name in names:
-                if os.path.splitext(name)[1].lower() in SUFFIXES:
-                    found[os.path.normpath(os.path.join(below, name))] = _stamp(Path(directory, name))
-                    bar.update()
+        for name in walk(folder, SUFFIXES):
+            found[name] = _stamp(folder / name)
+            bar.update()
     if not found:
         raise InputError(folder, "holds no PNG or JPEG file; give a directory of images")
     return found
@@ -213,7 +223,7 @@ def _stamp(path: Path) -> _Stamp:
     try:
         status = os.stat(path)
     except OSError:  # Who reads it finds out why.
-        return 0, 0
+        return _NO_STAMP
     return status.st_size, status.st_mtime_ns
 
 
