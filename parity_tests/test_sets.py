@@ -247,6 +247,9 @@ class Hostile:
         return self.call
 
 
+# Tuples of the same tuple twice, a hundred deep: to hash or to print it takes for ever.
+TWICE = b"K\1" + b"2\x86" * 100
+TWICE_BY_NAME = b"K\1" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(100))
 ROWS = np.zeros((4, 3072), np.uint8)
 DAMAGED = {
     "a command": pickle.dumps({"data": Hostile(os.system, "touch ran")}),
@@ -266,6 +269,18 @@ DAMAGED = {
     "a bare array": b"\x80\2}(U\4datacnumpy\nndarray\n)\x81u.",
     "a table of terabytes": b"\x80\2}r\xff\xff\xff\x7f.",
     "bytes of exabytes": b"\x80\5\x96" + b"\xff" * 7 + b"\x0f.",
+    **{
+        f"{what} without end, {how}": written
+        for how, deep in (("twice", TWICE), ("by name", TWICE_BY_NAME))
+        for what, written in {
+            "a key": b"\x80\2}" + deep + b"K\1s.",
+            "keys": b"\x80\2}(" + deep + b"K\1u.",
+            "a dictionary": b"\x80\2(" + deep + b"K\1d.",
+            "a set": b"\x80\4\x8f(" + deep + b"\x90.",
+            "a frozen set": b"\x80\4(" + deep + b"\x91.",
+            "a type": b"cnumpy\ndtype\n(" + deep + b"tR.",
+        }.items()
+    },
     "depth": b"(" * 100000 + b"t" * 100000 + b".",
     **{f"the first {end} bytes": python_2(ROWS)[:end] for end in (50, 100, 150, 5000, 12000)},
 }
@@ -382,6 +397,10 @@ def test_an_index_that_skips_a_record_is_refused(digits, tmp_path):
         {"shape": [28, 28, 1.0]},
         {"shape": [0, 28, 1]},
         {"shape": 28},
+        {"shape": [28, 27, 1]},
+        {"shape": [10**6, 10**6, 1]},
+        {"shape": [2**32, 2**32, 1]},
+        {"shape": [10**12, 10**12, 1]},
         {"images": 4},
         {"images": True},
         {"sha256": "x"},

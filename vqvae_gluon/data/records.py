@@ -73,6 +73,8 @@ class RecordSet(ImageSet):
             raise InputError(self._path, f"is damaged: {split}.json tells of other records; {_REMEDY}")
         if self.shape[2] != channels:
             raise InputError(self._path, f"has {self.shape[2]} channels, the network {channels}")
+        if self._decode(0).shape != self.shape:  # Room is made for images of this shape before they are read.
+            raise InputError(self._path, f"is damaged: {split}.json tells of another size of images; {_REMEDY}")
 
     def __len__(self) -> int:
         return len(self._places) - 1
