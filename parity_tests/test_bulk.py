@@ -226,6 +226,13 @@ def test_a_worker_that_is_killed_is_replaced(many, whole, tmp_path):
     assert files(output) == whole
 
 
+def test_nobody_needs_to_listen(folder, tmp_path):
+    """Standard error may be closed."""
+    run = command(folder, tmp_path / "codes", "--jobs", 1)
+    result = subprocess.run(run, stdout=subprocess.PIPE, text=True, check=False, preexec_fn=lambda: os.close(2))
+    assert (result.returncode, result.stdout) == (DONE, f"{tmp_path / 'codes' / 'index.jsonl'}\n")
+
+
 def ends_its_worker(part: Part) -> None:
     if part.number == ENDING:
         with open(part.output / "ended", "a") as file:
