@@ -265,7 +265,7 @@ def test_a_part_that_ends_every_worker_does_not_hold_up_the_others(folder, tmp_p
 
 @pytest.fixture
 def cluster(tmp_path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
-    """The address of a scheduler, and the processes of its two workers."""
+    """The address of a scheduler, and the processes of its two workers and its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     scheduler_file = tmp_path / "scheduler.json"
     with contextlib.ExitStack() as stack:
@@ -290,20 +290,35 @@ def cluster(tmp_path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
         workers = [begin("dask_worker", address, "--no-nanny", "--nthreads", "1") for _ in range(2)]
         with Client(address) as client:
             client.wait_for_workers(len(workers), timeout=WAIT)
-        yield address, workers
+        yield address, [*workers, scheduler]
 
 
 def test_a_cluster_gives_the_same_though_a_worker_is_killed(many, whole, tmp_path, cluster):
-    address, workers = cluster
+    address, (worker, *_) = cluster
     output = tmp_path / "codes"
     process = start(many, output, "--cluster", address)
     wait_for(lambda: done(output) >= 5, process)
-    workers[0].kill()
+    worker.kill()
     seen = done(output)
     _, error = process.communicate(timeout=WAIT)
     assert process.returncode == DONE, error
     assert seen < COUNT // SHARD_SIZE
     assert files(output) == whole
+
+
+def test_a_scheduler_that_is_lost_is_told_in_one_line(many, tmp_path, cluster):
+    address, (*_, scheduler) = cluster
+    output = tmp_path / "codes"
+    run = command(many, output, "--cluster", address)
+    program = "import sys; from vqvae_gluon.runtimes import bulk; from vqvae_gluon.cli import main; "
+    run[1:3] = ["-c", f"{program} bulk._CONNECT = '3s'; sys.exit(main())"]
+    process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: done(output) >= 2, process)
+    scheduler.kill()
+    _, error = process.communicate(timeout=WAIT)
+    assert process.returncode == FAILED
+    assert len(error.splitlines()) == 1
+    assert error.startswith(f"vqvae-gluon: error: {address}: ")
 
 
 def test_what_is_no_cluster_is_told(folder, tmp_path, monkeypatch):

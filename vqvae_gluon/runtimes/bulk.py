@@ -7,6 +7,7 @@ its list of images is on the disk, and gives the same bytes whoever encodes it, 
 import contextlib
 import fcntl
 import functools
+import logging
 import os
 import threading
 from collections import Counter
@@ -342,7 +343,7 @@ def _run_on_cluster(address: str, tasks: Sequence[Part]) -> _Results:
         client = Client(address, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise RuntimeFailure(address, f"no Dask scheduler answers there ({error})") from error
-    with client:
+    with _silent("distributed", "distributed.client"), client:
         futures = {client.submit(encode_part, task, pure=False, retries=_RETRIES): task for task in tasks}
         for future in as_completed(list(futures), loop=client.loop):
             failure: Optional[Exception] = None
@@ -351,6 +352,20 @@ def _run_on_cluster(address: str, tasks: Sequence[Part]) -> _Results:
             if failure is not None and not isinstance(failure, (VQVAEError, OSError)):
                 failure = RuntimeFailure("worker", f"{type(failure).__name__}: {failure}")
             yield futures.pop(future), failure
+
+
+@contextlib.contextmanager
+def _silent(*names: str) -> Iterator[None]:
+    """What these loggers would tell in a page is told in one line, by who uses them."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def _write_index(
