@@ -111,7 +111,7 @@ def test_a_directory_that_cannot_be_read_is_named(tmp_path, digits, monkeypatch,
     assert result.returncode == REJECTED
     place = tmp_path / "in" / "train" / "b"
     assert result.stderr == (
-        f"vqvae-gluon: error: {place}: cannot be read (Permission denied); everything in it is wanted\n"
+        f"vqvae-gluon: error: {place}: cannot be read (Permission denied); make it readable, or move it away\n"
     )
 
 

@@ -210,7 +210,8 @@ def walk(directory: Path, suffixes: Sequence[str]) -> Iterator[str]:
     """
 
     def refuse(error: OSError) -> NoReturn:
-        raise InputError(error.filename, f"cannot be read ({error.strerror}); everything in it is wanted") from error
+        why = f"cannot be read ({error.strerror}); make it readable, or move it away"
+        raise InputError(error.filename, why) from error
 
     for place, _, names in os.walk(directory, onerror=refuse):
         below = os.path.relpath(place, directory)
