@@ -1,6 +1,8 @@
 """A folder of images to shards of codes: nothing is lost, nothing is done twice, whatever ends in between."""
 
+import builtins
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -19,9 +21,9 @@ from distributed import Client
 
 from vqvae_gluon.artifacts.bundle import MANIFEST, open_bundle
 from vqvae_gluon.artifacts.codes import read_codes
-from vqvae_gluon.artifacts.shards import CodesFolder
+from vqvae_gluon.artifacts.shards import CodesFolder, part_path
 from vqvae_gluon.data.images import read_image, write_image
-from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE, InputError
+from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE, InputError, RuntimeFailure
 from vqvae_gluon.files import digest
 from vqvae_gluon.runtimes import bulk
 from vqvae_gluon.runtimes.bulk import Part, encode_folder, encode_part
@@ -224,6 +226,13 @@ def test_a_worker_that_is_killed_is_replaced(many, whole, tmp_path):
     assert files(output) == whole
 
 
+def test_nobody_needs_to_listen(folder, tmp_path):
+    """Standard error may be closed."""
+    run = command(folder, tmp_path / "codes", "--jobs", 1)
+    result = subprocess.run(run, stdout=subprocess.PIPE, text=True, check=False, preexec_fn=lambda: os.close(2))
+    assert (result.returncode, result.stdout) == (DONE, f"{tmp_path / 'codes' / 'index.jsonl'}\n")
+
+
 def ends_its_worker(part: Part) -> None:
     if part.number == ENDING:
         with open(part.output / "ended", "a") as file:
@@ -256,7 +265,7 @@ def test_a_part_that_ends_every_worker_does_not_hold_up_the_others(folder, tmp_p
 
 @pytest.fixture
 def cluster(tmp_path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
-    """The address of a scheduler, and the processes of its two workers."""
+    """The address of a scheduler, and the processes of its two workers and its own."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     scheduler_file = tmp_path / "scheduler.json"
     with contextlib.ExitStack() as stack:
@@ -281,20 +290,35 @@ def cluster(tmp_path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
         workers = [begin("dask_worker", address, "--no-nanny", "--nthreads", "1") for _ in range(2)]
         with Client(address) as client:
             client.wait_for_workers(len(workers), timeout=WAIT)
-        yield address, workers
+        yield address, [*workers, scheduler]
 
 
 def test_a_cluster_gives_the_same_though_a_worker_is_killed(many, whole, tmp_path, cluster):
-    address, workers = cluster
+    address, (worker, *_) = cluster
     output = tmp_path / "codes"
     process = start(many, output, "--cluster", address)
     wait_for(lambda: done(output) >= 5, process)
-    workers[0].kill()
+    worker.kill()
     seen = done(output)
     _, error = process.communicate(timeout=WAIT)
     assert process.returncode == DONE, error
     assert seen < COUNT // SHARD_SIZE
     assert files(output) == whole
+
+
+def test_a_scheduler_that_is_lost_is_told_in_one_line(many, tmp_path, cluster):
+    address, (*_, scheduler) = cluster
+    output = tmp_path / "codes"
+    run = command(many, output, "--cluster", address)
+    program = "import sys; from vqvae_gluon.runtimes import bulk; from vqvae_gluon.cli import main; "
+    run[1:3] = ["-c", f"{program} bulk._CONNECT = '3s'; sys.exit(main())"]
+    process = subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: done(output) >= 2, process)
+    scheduler.kill()
+    _, error = process.communicate(timeout=WAIT)
+    assert process.returncode == FAILED
+    assert len(error.splitlines()) == 1
+    assert error.startswith(f"vqvae-gluon: error: {address}: ")
 
 
 def test_what_is_no_cluster_is_told(folder, tmp_path, monkeypatch):
@@ -341,6 +365,54 @@ def test_damaged_images_are_told_and_those_that_were_mended_are_encoded(folder, 
     )
 
 
+def test_an_image_that_could_not_be_read_is_tried_again(folder, tmp_path, here, monkeypatch):
+    """An error of the system may pass, and the file be the same."""
+    output = tmp_path / "codes"
+    open_file = open
+
+    def fail(path, *words, **options):
+        if Path(path).name == "1.png":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return open_file(path, *words, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(builtins, "open", fail)
+        for _ in range(2):
+            result = encode_here(folder, output)
+            assert result.returncode == REJECTED
+            assert f"{folder / '1.png'}: Input/output error" in result.stderr
+    before = identities(output)
+    assert encode_here(folder, output).returncode == DONE
+    assert before.items() <= identities(output).items()
+    check_codes(folder, output)
+
+
+def test_an_image_that_mxnet_refuses_does_not_take_its_part_along(folder, tmp_path, here, monkeypatch, digits):
+    output = tmp_path / "codes"
+    write_image(folder / "2.png", np.tile(digits[2], (3, 2, 1)))
+    write_image(folder / "3.png", np.tile(digits[3], (2, 3, 1)))
+    encode = Predictor.encode
+
+    def refuse(self, images, *words):
+        if images.shape[1:] == (84, 56, 1):
+            raise RuntimeFailure("encoder-symbol.json", "no memory")
+        return encode(self, images, *words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Predictor, "encode", refuse)
+        patch.setattr(bulk, "_PIXELS", 6 * 28 * 28)
+        result = encode_here(folder, output)
+    assert result.returncode == REJECTED
+    assert result.stderr.splitlines() == [
+        f"vqvae-gluon: error: {folder / '2.png'}: could not be encoded (encoder-symbol.json: no memory)",
+        f"vqvae-gluon: error: {output / 'index.jsonl'}: 1 of 10 images have no codes; it says why",
+    ]
+    before = identities(output)
+    assert encode_here(folder, output).returncode == DONE
+    assert before.items() <= identities(output).items()
+    check_codes(folder, output)
+
+
 def test_new_images_are_encoded_and_no_others(folder, tmp_path, here, digits):
     output = tmp_path / "codes"
     assert encode_here(folder, output).returncode == DONE
@@ -366,6 +438,150 @@ def test_a_shard_that_is_gone_is_encoded_again_and_no_other(folder, tmp_path, he
     assert files(output) == content
     after = identities(output)
     assert {name[:6] for name in before if before[name] != after[name]} == {"000001"}
+
+
+class Interrupted(BaseException):
+    """What ends a run in a test."""
+
+
+def interrupt(patch: pytest.MonkeyPatch, folder: Path, output: Path) -> None:
+    """Run until the first part has its shards, but not yet its list."""
+
+    def end(*_) -> None:
+        raise Interrupted
+
+    with patch.context() as within:
+        within.setattr(bulk, "write_lines", lambda path, *rest: (end if "parts" in path.parts else WRITE)(path, *rest))
+        with pytest.raises(Interrupted):
+            encode_folder(PRETRAINED, folder, output, 4)
+
+
+WRITE = bulk.write_lines
+
+
+def check_codes(folder: Path, output: Path) -> None:
+    """Every image of a folder is in the index, with its own codes."""
+    codes, predictor = CodesFolder(output), Predictor(open_bundle(PRETRAINED))
+    assert set(codes.entries) == set(files(folder))
+    for name in codes.entries:
+        image = read_image(folder / name, 1)[np.newaxis]
+        np.testing.assert_array_equal(codes.codes(name).values, predictor.encode(image))
+
+
+def test_an_old_list_does_not_make_a_part_done_that_is_encoded_again(folder, tmp_path, here, monkeypatch):
+    """Between its new shards and its new list, the old one tells of other places."""
+    output = tmp_path / "codes"
+    image = (folder / "0.png").read_bytes()
+    (folder / "0.png").write_bytes(b"nothing")
+    assert encode_here(folder, output).returncode == REJECTED
+    (output / "shards" / "000000-28x28.vq").unlink()
+    (folder / "0.png").write_bytes(image)
+    interrupt(monkeypatch, folder, output)
+    assert encode_here(folder, output).returncode == DONE
+    check_codes(folder, output)
+
+
+@pytest.mark.parametrize("change", ["names", "header"])
+def test_a_list_of_another_plan_does_not_make_a_part_done(folder, tmp_path, here, change):
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    content, path = files(output), output / "parts" / "000000.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines = lines[:-1] if change == "names" else [lines[0].replace(b"4}", b"5}"), *lines[1:]]
+    path.write_bytes(b"".join(lines))
+    assert encode_here(folder, output).returncode == DONE
+    assert files(output) == content
+    check_codes(folder, output)
+
+
+def test_a_list_that_no_plan_knows_does_not_make_a_new_part_done(folder, tmp_path, here, monkeypatch, digits):
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    shutil.copy(output / "parts" / "000001.jsonl", output / "parts" / "000003.jsonl")
+    write_image(folder / "new.png", digits[20])
+    interrupt(monkeypatch, folder, output)
+    assert not (output / "parts" / "000003.jsonl").exists()
+    assert encode_here(folder, output).returncode == DONE
+    check_codes(folder, output)
+
+
+def test_shards_without_their_plan_are_not_guessed_at(folder, tmp_path, here):
+    """Whose they are, nobody knows any more; they may be no shards at all."""
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    (output / "plan.jsonl").unlink()
+    content = files(output)
+    for directory in ("shards", "parts"):
+        result = encode_here(folder, output)
+        assert result.returncode == REJECTED
+        assert result.stderr == (
+            f"vqvae-gluon: error: {output / directory}: holds files, but there is no plan.jsonl beside it;"
+            " choose another --output\n"
+        )
+        assert files(output) == content
+        shutil.rmtree(output / directory)
+        content = files(output)
+
+
+def test_files_of_others_are_left_alone(folder, tmp_path, here):
+    """An output may be anything: also the folder of the images, with a directory of the name that shards have."""
+    (folder / "shards").mkdir()
+    shutil.copy(folder / "0.png", folder / "shards" / "04.png")
+    before = files(folder)
+    result = encode_here(folder, folder / "sub" / "..")
+    assert result.returncode == REJECTED
+    assert "is the folder of the images itself; choose another --output" in result.stderr
+    assert encode_here(folder / "sub", folder).returncode == REJECTED
+    assert files(folder) == before
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    theirs = {"04.png", "notes.vq", "1-2x3.vq"}
+    for name in (*theirs, "000009-28x28.vq", "000009-28x28-7.vq", ".vqvae.1234"):
+        (output / "shards" / name).write_bytes(b"something")
+    assert encode_here(folder, output).returncode == DONE
+    own = {entry.shard for entry in CodesFolder(output).entries.values()}
+    assert {path.name for path in (output / "shards").iterdir()} == own | theirs
+
+
+def line(**changes) -> str:
+    entry = {"name": "0.png", "size": 1, "modified": 1, "shard": "000000-28x28.vq", "position": 0}
+    return json.dumps({key: value for key, value in {**entry, **changes}.items() if value is not ...})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        *("5", "[]", "[[]]", "nothing", "[" * 100000, line(more=1), line(name=...), line(name=["0.png"])),
+        *(line(size="1"), line(modified=0.5), line(size=True), line(shard=7), line(position="0"), line(position=0.5)),
+        *(line(shard="../../x"), line(shard="/000000-28x28.vq"), line(shard=...), line(position=...)),
+        *(line(rejected="is bad"), line(shard=..., position=..., rejected=5)),
+    ],
+)
+def test_damaged_lines_are_told(folder, tmp_path, here, row):
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    for name in ("index.jsonl", "parts/000001.jsonl", "plan.jsonl"):
+        whole = (output / name).read_text()
+        (output / name).write_text(f"{whole.splitlines()[0]}\n{row}\n")
+        if name == "index.jsonl":
+            with pytest.raises(InputError, match=r"index.jsonl: cannot be read \(.*\); delete it and encode"):
+                CodesFolder(output)
+        elif (name, row) != ("plan.jsonl", "[]"):  # which is a part without images
+            result = encode_here(folder, output)
+            assert result.returncode == REJECTED
+            assert f"{output / name}: cannot be read" in result.stderr
+        (output / name).write_text(whole)
+
+
+@pytest.mark.parametrize("header", ["[]", "5", '{"format": 1, "bundle": 5, "shard_size": 4}', '{"format": 1}'])
+def test_a_damaged_first_line_is_told(folder, tmp_path, here, header):
+    output = tmp_path / "codes"
+    output.mkdir()
+    (output / "plan.jsonl").write_text(f"{header}\n")
+    result = encode_here(folder, output)
+    assert result.returncode == REJECTED
+    assert "plan.jsonl: cannot be read" in result.stderr
+    assert result.stderr.endswith("encode the folder into another --output\n")
 
 
 def test_what_does_not_fit_what_is_there_is_refused(folder, tmp_path, here, bundle, digits):
@@ -410,10 +626,15 @@ def test_a_worker_with_another_bundle_encodes_nothing(folder, tmp_path):
         encode_part(Part(PRETRAINED, folder, tmp_path, header, 0, ("0.png",)))
 
 
-def test_what_cannot_be_written_ends_the_run(folder, tmp_path):
+def finds_a_directory(part: Part) -> None:
+    part_path(part.output, part.number).mkdir()
+    encode_part(part)
+
+
+def test_what_cannot_be_written_ends_the_run(folder, tmp_path, monkeypatch):
     """An error of the system in a worker is told as it is."""
     output = tmp_path / "codes"
-    (output / "parts" / "000000.jsonl").mkdir(parents=True)
-    result = run_cli("encode-folder", PRETRAINED, folder, "--output", output)
+    monkeypatch.setattr(bulk, "encode_part", finds_a_directory)
+    result = encode_here(folder, output, "--jobs", "1")
     assert result.returncode == FAILED
     assert result.stderr == f"vqvae-gluon: error: {output / 'parts' / '000000.jsonl'}: Is a directory\n"

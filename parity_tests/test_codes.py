@@ -12,6 +12,8 @@ from vqvae_gluon.artifacts.bundle import open_bundle
 from vqvae_gluon.artifacts.codes import Codes, codes_bytes, parse_codes, read_codes, write_codes
 from vqvae_gluon.data.images import read_image, write_image
 from vqvae_gluon.errors import DONE, REJECTED, USAGE, InputError
+from vqvae_gluon.runtimes import gluon
+from vqvae_gluon.runtimes.gluon import GluonGraph, Predictor
 
 DIGEST = "ab" * 31 + "07"
 
@@ -181,6 +183,38 @@ def test_one_file_of_codes_is_the_same_in_both_languages(tmp_path, digits, suffi
     assert result.stdout.split() == [str(tmp_path / "out" / f"ours-0000{number}.png") for number in range(3)]
     sizes = {read_image(path, 1).shape for path in (tmp_path / "out").iterdir()}
     assert sizes == {(28, 27 if suffix == "vq" else 28, 1)}
+
+
+@pytest.mark.parametrize("suffix", ["npy", "vq"])
+def test_large_images_are_decoded_and_written_a_few_at_a_time(tmp_path, digits, suffix, monkeypatch):
+    """However many are in a file, no more are held."""
+    predictor, output, seen = Predictor(open_bundle(PRETRAINED)), tmp_path / "out", []
+    codes = predictor.encode(digits[:5])
+    whole = predictor.decode(codes, 28, 28)
+    if suffix == "vq":
+        (tmp_path / "x.vq").write_bytes(own(codes, 28, 28))
+    else:
+        np.save(tmp_path / "x.npy", codes)
+    run = GluonGraph.run
+
+    def watch(self, inputs):
+        ((_, values),) = inputs.items()
+        seen.append((len(values), len(list(output.glob("*")))))
+        return run(self, inputs)
+
+    monkeypatch.setattr(GluonGraph, "run", watch)
+    monkeypatch.setattr(gluon, "_PIXELS", 2 * 28 * 28 + 1)
+    assert run_cli_here("decode", PRETRAINED, tmp_path / f"x.{suffix}", "--output", output).returncode == DONE
+    assert seen == [(2, 0), (2, 2), (1, 4)]
+    for number in range(5):
+        np.testing.assert_array_equal(read_image(output / f"x-0000{number}.png", 1), whole[number])
+    seen.clear()
+    np.testing.assert_array_equal(predictor.encode(digits[:5]), codes)
+    assert [count for count, _ in seen] == [2, 2, 1]
+    codes[4] = 64
+    np.save(tmp_path / "y.npy", codes)
+    assert run_cli_here("decode", PRETRAINED, tmp_path / "y.npy", "--output", tmp_path / "none").returncode == REJECTED
+    assert not (tmp_path / "none").exists()
 
 
 def test_images_of_two_sizes_are_no_one_file(tmp_path, digits):

@@ -1,16 +1,30 @@
 """Data sets and image files: what is there is read exactly, what is wrong is named with its remedy."""
 
+import errno
 import gzip
+import os
 import struct
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
 import pytest
+from conftest import PRETRAINED, run_cli_here
 
 from vqvae_gluon.data import fingerprint, load_split, mnist, open_images
 from vqvae_gluon.data.idx import cache_directory
-from vqvae_gluon.data.images import decode_image, encode_png, read_image, read_images, to_images, to_tensor, write_image
-from vqvae_gluon.errors import InputError
+from vqvae_gluon.data.images import (
+    decode_image,
+    encode_png,
+    find_files,
+    find_images,
+    read_image,
+    read_images,
+    to_images,
+    to_tensor,
+    write_image,
+)
+from vqvae_gluon.errors import REJECTED, InputError
 
 IDX_HEADER = struct.pack(">4i", 2051, 10000, 28, 28)
 
@@ -72,8 +86,43 @@ def test_an_image_folder(tmp_path, digits):
 
 def test_an_image_folder_without_images_is_named(tmp_path):
     (tmp_path / "test").mkdir()
-    with pytest.raises(InputError, match="holds no PNG or JPEG file"):
+    with pytest.raises(InputError, match="holds no PNG or JPEG file; give a directory of images"):
         load_split("images", "test", 1, tmp_path)
+    with pytest.raises(InputError, match=r"holds no .vq file; give a directory of codes"):
+        find_files(tmp_path, (".vq",))
+
+
+@pytest.mark.parametrize("command", ["pack", "encode-folder", "decode"])
+def test_a_directory_that_cannot_be_read_is_named(tmp_path, digits, monkeypatch, command):
+    """Its images would be missing without a word."""
+    for name in ("train/a/0.png", "train/b/0.png", "test/0.png", "train/a/0.vq"):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_image(tmp_path / "in" / name, digits[0])
+    scan = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "b":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    words = {"pack": ["--data", tmp_path / "in"]}.get(command, [PRETRAINED, tmp_path / "in"])
+    result = run_cli_here(command, *words, "--output", tmp_path / "out")
+    assert result.returncode == REJECTED
+    place = tmp_path / "in" / "train" / "b"
+    assert result.stderr == (
+        f"vqvae-gluon: error: {place}: cannot be read (Permission denied); make it readable, or move it away\n"
+    )
+
+
+def test_links_to_files_are_followed_and_links_to_directories_are_not(tmp_path, digits):
+    for name in ("elsewhere", "in"):
+        (tmp_path / name).mkdir()
+    write_image(tmp_path / "elsewhere" / "0.png", digits[0])
+    (tmp_path / "in" / "1.png").symlink_to(tmp_path / "elsewhere" / "0.png")
+    (tmp_path / "in" / "2.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "in" / "sub").symlink_to(tmp_path / "elsewhere")
+    assert find_images(tmp_path / "in") == [tmp_path / "in" / "1.png"]
 
 
 def test_images_of_two_sizes_are_named(tmp_path, digits):

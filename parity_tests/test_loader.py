@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from vqvae_gluon.data import ArraySet, Augmentation, FolderSet, ImageSet, Loader
 from vqvae_gluon.data.images import find_images, write_images
 from vqvae_gluon.data.records import RecordSet, write_records
 from vqvae_gluon.errors import InputError, RuntimeFailure
+from vqvae_gluon.workers import Worker
 
 AUGMENTATION = Augmentation(flip=True, shift=3)
 WAIT = 60  # seconds, for what must end
@@ -162,6 +164,23 @@ def test_a_worker_that_dies_is_an_error_at_any_moment():
                 for _ in batches:
                     pass
         assert children() == before
+
+
+def ends_in_the_middle_of_its_answer(task: int) -> int:
+    if task:
+        return task
+    connection = sys._getframe(1).f_locals["connection"]
+    os.write(connection.fileno(), struct.pack("!i", 1000) + b"the beginning")
+    os._exit(5)
+
+
+def test_a_worker_that_ends_in_the_middle_of_its_answer_is_replaced():
+    worker = Worker(ends_in_the_middle_of_its_answer)
+    for _ in range(2):
+        with pytest.raises(RuntimeFailure, match="worker: its process ended with status 5; run again"):
+            worker.give(0)
+        assert worker.give(7) == 7
+    worker.stop()
 
 
 PARENT = """

@@ -20,8 +20,9 @@ from conftest import run_cli_here
 from test_whole_files import PYTHON, WAIT, files, limit_files
 
 from vqvae_gluon.compat import mx
-from vqvae_gluon.data import ArraySet, FolderSet, cifar10, fashion_mnist, fingerprint, load_split, open_split
+from vqvae_gluon.data import ArraySet, FolderSet, cifar10, fashion_mnist, fingerprint, imageset, load_split, open_split
 from vqvae_gluon.data.images import encode_png, find_images, write_images
+from vqvae_gluon.data.processes import Processes
 from vqvae_gluon.data.records import RecordSet, write_records
 from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE, InputError, RuntimeFailure
 
@@ -87,7 +88,7 @@ def test_a_set_that_is_not_fetched_says_what_it_wants(name):
 @pytest.mark.parametrize("name", ["mnist", "records"])
 def test_the_number_of_channels_must_fit(name, folder, tmp_path):
     write_records(open_split("images", "train", 1, folder), tmp_path, "train")
-    with pytest.raises(InputError, match="has 1 channels, the network 3"):
+    with pytest.raises(InputError, match=r"has 1 channels, not 3; .* --channels 1 to pack them"):
         open_split(name, "train", 3, None if name == "mnist" else tmp_path)
 
 
@@ -247,6 +248,9 @@ class Hostile:
         return self.call
 
 
+# Tuples of the same tuple twice, a hundred deep: to hash or to print it takes for ever.
+TWICE = b"K\1" + b"2\x86" * 100
+TWICE_BY_NAME = b"K\1" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(100))
 ROWS = np.zeros((4, 3072), np.uint8)
 DAMAGED = {
     "a command": pickle.dumps({"data": Hostile(os.system, "touch ran")}),
@@ -266,6 +270,18 @@ DAMAGED = {
     "a bare array": b"\x80\2}(U\4datacnumpy\nndarray\n)\x81u.",
     "a table of terabytes": b"\x80\2}r\xff\xff\xff\x7f.",
     "bytes of exabytes": b"\x80\5\x96" + b"\xff" * 7 + b"\x0f.",
+    **{
+        f"{what} without end, {how}": written
+        for how, deep in (("twice", TWICE), ("by name", TWICE_BY_NAME))
+        for what, written in {
+            "a key": b"\x80\2}" + deep + b"K\1s.",
+            "keys": b"\x80\2}(" + deep + b"K\1u.",
+            "a dictionary": b"\x80\2(" + deep + b"K\1d.",
+            "a set": b"\x80\4\x8f(" + deep + b"\x90.",
+            "a frozen set": b"\x80\4(" + deep + b"\x91.",
+            "a type": b"cnumpy\ndtype\n(" + deep + b"tR.",
+        }.items()
+    },
     "depth": b"(" * 100000 + b"t" * 100000 + b".",
     **{f"the first {end} bytes": python_2(ROWS)[:end] for end in (50, 100, 150, 5000, 12000)},
 }
@@ -382,6 +398,10 @@ def test_an_index_that_skips_a_record_is_refused(digits, tmp_path):
         {"shape": [28, 28, 1.0]},
         {"shape": [0, 28, 1]},
         {"shape": 28},
+        {"shape": [28, 27, 1]},
+        {"shape": [10**6, 10**6, 1]},
+        {"shape": [2**32, 2**32, 1]},
+        {"shape": [10**12, 10**12, 1]},
         {"images": 4},
         {"images": True},
         {"sha256": "x"},
@@ -443,6 +463,22 @@ def test_pack_writes_both_splits(folder, digits, tmp_path):
     assert files(again) == files(output)
     assert run_cli_here("pack", "--dataset", "images", "--data", folder, "--output", output).returncode == DONE
     assert open_split("records", "test", 3, output).shape == (28, 28, 3)
+
+
+def test_an_array_is_packed_by_processes_that_share_it(digits, tmp_path, monkeypatch):
+    """Each would have a copy of its own, of sets that fill half a machine."""
+    pickled = []
+
+    class Watched(Processes):
+        def __init__(self, function, count):
+            pickled.append(function.args[0])
+            super().__init__(function, 0)
+
+    monkeypatch.setattr(imageset, "Processes", Watched)
+    images = ArraySet("digits", digits[:3])
+    assert write_records(images, tmp_path, "train") == images.fingerprint()
+    assert [type(taken) for taken in pickled] == [type(images.shared())]
+    np.testing.assert_array_equal(RecordSet(tmp_path, "train", 1).read(np.arange(3)), digits[:3])
 
 
 def test_pack_does_not_overwrite_what_it_reads(folder, tmp_path):

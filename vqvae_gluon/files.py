@@ -16,6 +16,7 @@ import numpy as np
 
 from vqvae_gluon.errors import InputError
 
+UNFINISHED = ".vqvae."  # How the names of files begin that are being written, where they need one.
 _CHUNK = 1 << 20
 NPY_MAGIC = b"\x93NUMPY"
 _NPY_VERSION = NPY_MAGIC + b"\1\0"
@@ -188,14 +189,14 @@ def _create(path: Path) -> tuple[IO[bytes], Optional[str]]:
     except OSError as error:
         if error.errno not in _NO_TMPFILE:
             raise
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".vqvae.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)
     os.fchmod(handle, 0o666 & ~_umask())
     return os.fdopen(handle, "wb"), name
 
 
 def _link(handle: int, path: Path) -> Optional[str]:
     """Give a nameless file its name. If another file has it: a hidden one, which is returned, to take its place."""
-    hidden = str(path.parent / f".vqvae.{secrets.token_hex(8)}")
+    hidden = str(path.parent / f"{UNFINISHED}{secrets.token_hex(8)}")
     for name in (str(path), hidden):
         with contextlib.suppress(FileExistsError):
             # With a directory's handle, which is not used here, links are followed; else Python does not ask for it.

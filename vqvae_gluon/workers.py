@@ -113,7 +113,7 @@ class Worker:
                 self.stop(kill=True)
                 raise RuntimeFailure("worker", f"did not end within {self._timeout} seconds")
             failure, result = self._connection.recv()
-        except (EOFError, ConnectionError) as error:
+        except (EOFError, OSError) as error:  # The latter where it ended in the middle of its answer.
             why = f"its process ended with status {self._end()}; run again, with fewer of them if memory is short"
             raise RuntimeFailure("worker", why) from error
         if failure is not None:
@@ -138,7 +138,8 @@ class Worker:
 def _serve(function: Callable[[Any], Any], connection) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Progress and warnings of a worker would lie across the progress of all.
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
+    if sys.stderr is not None:  # Where it was closed, its number may be that of a pipe to the parent.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stderr.fileno())
     with contextlib.suppress(EOFError, ConnectionError):  # No more is wanted.
         while True:
             task = connection.recv()

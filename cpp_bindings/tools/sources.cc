@@ -34,8 +34,9 @@ std::vector<fs::path> find_files(const fs::path& directory, const std::set<std::
   }
   if (error) throw vqvae::InputError(directory.string(), error.message());
   if (files.empty()) {
-    const char* kind = extensions == image_extensions() ? "PNG or JPEG" : ".vq";
-    throw vqvae::InputError(directory.string(), std::string("holds no ") + kind + " file; give a directory of images");
+    const bool images = extensions == image_extensions();
+    throw vqvae::InputError(directory.string(), images ? "holds no PNG or JPEG file; give a directory of images"
+                                                       : "holds no .vq file; give a directory of codes");
   }
   std::sort(files.begin(), files.end());
   return files;

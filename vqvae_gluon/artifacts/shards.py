@@ -7,6 +7,7 @@ index.jsonl              the same of all images
 """
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -18,6 +19,7 @@ from vqvae_gluon.files import atomic_write, read_file
 FORMAT = 1
 PLAN, INDEX = "plan.jsonl", "index.jsonl"
 SHARDS, PARTS = "shards", "parts"
+SHARD_NAME = re.compile(r"\d{6,}-\d+x\d+(-\d+)?\.vq", re.ASCII)
 _MAX_FILE_BYTES = 1 << 34
 
 
@@ -54,6 +56,14 @@ class Entry(NamedTuple):
     position: Optional[int] = None
     rejected: Optional[str] = None
 
+    def is_sound(self) -> bool:
+        """Whether the values are of these types, and the shard a file of :data:`SHARDS`, not a path to elsewhere."""
+        if (type(self.name), type(self.size), type(self.modified)) != (str, int, int):
+            return False
+        if self.rejected is not None:
+            return type(self.rejected) is str and self.shard is self.position is None
+        return type(self.shard) is str and bool(SHARD_NAME.fullmatch(self.shard)) and type(self.position) is int
+
     def to_json(self) -> dict[str, Any]:
         return {key: value for key, value in self._asdict().items() if value is not None}
 
@@ -83,16 +93,31 @@ def read_lines(path: Path) -> tuple[Header, list[Any]]:
         raise _unreadable(path, str(error)) from error
     if header.format != FORMAT:
         raise _unreadable(path, f"its format is {header.format}, not {FORMAT}")
+    if type(header.bundle) is not str or type(header.shard_size) is not int or header.shard_size < 1:
+        raise _unreadable(path, "its first line does not say of what it is")
     return header, rows
+
+
+def read_plan(path: Path) -> tuple[Header, list[tuple[str, ...]]]:
+    """The header of a plan, and the names of the images of each part; see :func:`read_lines`."""
+    header, rows = read_lines(path)
+    for line, row in enumerate(rows, 2):
+        if type(row) is not list or not all(type(name) is str for name in row):
+            raise _unreadable(path, f"its line {line} is no list of names")
+    return header, [tuple(row) for row in rows]
 
 
 def read_entries(path: Path) -> tuple[Header, list[Entry]]:
     """The header of an index or of a part, and its images; see :func:`read_lines`."""
     header, rows = read_lines(path)
     try:
-        return header, [Entry(**row) for row in rows]
+        entries = [Entry(**row) for row in rows]
     except TypeError as error:
         raise _unreadable(path, str(error)) from error
+    for line, entry in enumerate(entries, 2):
+        if not entry.is_sound():
+            raise _unreadable(path, f"its line {line} is of no image")
+    return header, entries
 
 
 class CodesFolder:
@@ -140,4 +165,6 @@ class CodesFolder:
 
 
 def _unreadable(path: Path, why: str) -> InputError:
-    return InputError(path, f"cannot be read ({why}); delete it and encode the folder again")
+    # Without its plan, nobody knows whose the shards are.
+    remedy = "encode the folder into another --output" if path.name == PLAN else "delete it and encode the folder again"
+    return InputError(path, f"cannot be read ({why}); {remedy}")

@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import sys
 from typing import Optional
 
@@ -13,6 +14,8 @@ from vqvae_gluon.errors import FAILED, VQVAEError
 
 def main(arguments: Optional[list[str]] = None) -> int:
     """Run one command and return its exit code."""
+    if sys.stderr is None:  # It is closed. The next file that is opened would get its number, and what libraries say.
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["parity"] and words[1:2] in (["record"], ["compare"]):
         words[:2] = [" ".join(words[:2])]

@@ -1,6 +1,7 @@
 """The commands that use a bundle: encode, encode-folder, decode, reconstruct."""
 
 import argparse
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -152,12 +153,14 @@ def _decode(options: argparse.Namespace) -> int:
         data = read_source(source)
         suffix = Path(source.name).suffix or (".npy" if data.startswith(NPY_MAGIC) else ".vq")
         if suffix == ".npy":
-            images = to_images(predictor.decode(parse_npy(data, source.title), name=source.title))
+            values = parse_npy(data, source.title)
+            batches = map(to_images, predictor.decode_batches(values, name=source.title))
         else:
-            images = predictor.decode_file(parse_codes(data, source.title), source.title)
-        paths = output_paths(options.output / source.place, len(images), suffix == ".npy" or len(images) > 1)
+            codes = parse_codes(data, source.title)
+            values, batches = codes.values, predictor.decode_file_batches(codes, source.title)
+        paths = output_paths(options.output / source.place, len(values), suffix == ".npy" or len(values) > 1)
         _claim(taken, paths, "images", source.title)
-        for path in write_images(paths, images):
+        for path in write_images(paths, itertools.chain.from_iterable(batches)):
             print(path)
     return DONE
 

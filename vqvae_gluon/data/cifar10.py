@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
@@ -74,7 +75,15 @@ def _read_pickle(path: Path) -> np.ndarray:
 
 
 def _text(word: Any) -> str:
-    return word.decode("latin-1") if isinstance(word, bytes) else str(word)
+    """
+    Raises:
+        ValueError: it is of another kind, of which even ``str`` may take for ever.
+    """
+    if isinstance(word, bytes):
+        return word.decode("latin-1")
+    if not isinstance(word, str):
+        raise ValueError("a name in it is no text")
+    return word
 
 
 class _Array:
@@ -125,10 +134,35 @@ _KNOWN = {
 }
 
 
+# To hash a tuple that holds one tuple twice, which holds one twice ..., takes for ever. So keys are text, and sets, of
+# which the official files have none, are not read.
+_KEYS = {pickle.SETITEM: slice(-2, -1), pickle.SETITEMS: slice(0, None, 2), pickle.DICT: slice(0, None, 2)}
+_LEFT_OUT = (pickle.DUP, pickle.EMPTY_SET, pickle.ADDITEMS, pickle.FROZENSET)
+_Load = Callable[[Any], None]
+
+
+def _with_text_as_keys(load: _Load, keys: slice) -> _Load:
+    """What makes entries of a dictionary, of what lies on the stack."""
+
+    def checked(unpickler: Any) -> None:
+        if not all(isinstance(key, (str, bytes)) for key in unpickler.stack[keys]):
+            raise pickle.UnpicklingError("a key in it is no text")
+        load(unpickler)
+
+    return checked
+
+
+def _dispatch(known: dict[int, _Load]) -> dict[int, _Load]:
+    left = {code: load for code, load in known.items() if bytes([code]) not in _LEFT_OUT}
+    return {**left, **{code[0]: _with_text_as_keys(left[code[0]], keys) for code, keys in _KEYS.items()}}
+
+
 class _Unpickler(pickle._Unpickler):
     """Reads nothing but what the official files hold, and calls nothing but the functions above. It is the one that is
     written in Python: that in C reserves as much memory as a damaged file tells it to.
     """
+
+    dispatch = _dispatch(pickle._Unpickler.dispatch)
 
     def __init__(self, file: io.BytesIO):
         super().__init__(file, encoding="latin-1")

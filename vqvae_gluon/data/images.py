@@ -6,10 +6,11 @@ they are. This is Pillow's integer form.
 """
 
 import io
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import PIL.Image
@@ -189,16 +190,34 @@ def find_images(directory: Path) -> list[Path]:
 
 
 def find_files(directory: Path, suffixes: Sequence[str]) -> list[Path]:
-    """The files below a directory that have one of the suffixes, in any case, sorted by path.
+    """The files that :func:`walk` finds, and links to files, sorted by path.
 
     Raises:
-        InputError: there are none.
+        InputError: there are none, or a directory cannot be read.
     """
-    files = sorted(path for path in Path(directory).rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    files = sorted(path for path in (Path(directory, name) for name in walk(directory, suffixes)) if path.is_file())
     if not files:
-        kind = "PNG or JPEG" if suffixes == SUFFIXES else " or ".join(suffixes)
-        raise InputError(directory, f"holds no {kind} file; give a directory of images")
+        kind, content = ("PNG or JPEG", "images") if suffixes == SUFFIXES else (" or ".join(suffixes), "codes")
+        raise InputError(directory, f"holds no {kind} file; give a directory of {content}")
     return files
+
+
+def walk(directory: Path, suffixes: Sequence[str]) -> Iterator[str]:
+    """The names below a directory, but not below links to others, that have one of the suffixes, in any case.
+
+    Raises:
+        InputError: a directory cannot be read. What it holds would be left out without a word.
+    """
+
+    def refuse(error: OSError) -> NoReturn:
+        why = f"cannot be read ({error.strerror}); make it readable, or move it away"
+        raise InputError(error.filename, why) from error
+
+    for place, _, names in os.walk(directory, onerror=refuse):
+        below = os.path.relpath(place, directory)
+        for name in names:
+            if os.path.splitext(name)[1].lower() in suffixes:
+                yield os.path.normpath(os.path.join(below, name))
 
 
 def read_images(paths: Iterable[Path], channels: int) -> np.ndarray:

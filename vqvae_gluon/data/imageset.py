@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from vqvae_gluon.data.images import MAX_IMAGE_BYTES, check_size, encode_png, read_image
 from vqvae_gluon.data.processes import Processes
+from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import read_file
 from vqvae_gluon.workers import processor_count
 
@@ -128,6 +129,17 @@ class FolderSet(ImageSet):
 
     def _read(self, index: int) -> np.ndarray:
         return read_image(Path(self._files[index]), self._channels)
+
+
+def check_channels(shape: Sequence[int], channels: int, name) -> None:
+    """Refuse images (H, W, C) of another number of channels.
+
+    Raises:
+        InputError: it is another one.
+    """
+    if shape[2] != channels:
+        remedy = f"give a network of {shape[2]}, or --channels {shape[2]} to pack them"
+        raise InputError(name, f"has {shape[2]} channels, not {channels}; {remedy}")
 
 
 def each_piece(images: ImageSet, function: Callable[[np.ndarray], Any], title: str) -> Iterator[Any]:

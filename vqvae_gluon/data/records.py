@@ -22,7 +22,7 @@ from typing import Optional
 import numpy as np
 
 from vqvae_gluon.data.images import MAX_IMAGE_BYTES, check_size, decode_image
-from vqvae_gluon.data.imageset import ImageSet, each_piece, fingerprint_of
+from vqvae_gluon.data.imageset import ImageSet, check_channels, each_piece, fingerprint_of
 from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.files import atomic_write, read_file
 
@@ -71,8 +71,9 @@ class RecordSet(ImageSet):
         self.shape = self._about.shape
         if (self._about.images, self._about.bytes) != (len(self), int(self._places[-1])):
             raise InputError(self._path, f"is damaged: {split}.json tells of other records; {_REMEDY}")
-        if self.shape[2] != channels:
-            raise InputError(self._path, f"has {self.shape[2]} channels, the network {channels}")
+        check_channels(self.shape, channels, self._path)
+        if self._decode(0).shape != self.shape:  # Room is made for images of this shape before they are read.
+            raise InputError(self._path, f"is damaged: {split}.json tells of another size of images; {_REMEDY}")
 
     def __len__(self) -> int:
         return len(self._places) - 1
@@ -142,6 +143,7 @@ def _write(images: ImageSet, files: tuple[Path, Path], name: Path) -> Iterator[n
     """Write the records, and give the pixels on the way."""
     from vqvae_gluon.compat import mx, mxnet_reason  # Who only reads does without.
 
+    images = images.shared()
     try:
         with contextlib.closing(mx.recordio.MXIndexedRecordIO(*map(str, files), "w")) as writer:
             number = 0

@@ -8,7 +8,7 @@ import numpy as np
 from vqvae_gluon.data import fashion_mnist, mnist
 from vqvae_gluon.data.cifar10 import open_cifar10
 from vqvae_gluon.data.images import find_images
-from vqvae_gluon.data.imageset import ArraySet, FolderSet, ImageSet, read_all
+from vqvae_gluon.data.imageset import ArraySet, FolderSet, ImageSet, check_channels, read_all
 from vqvae_gluon.data.records import RecordSet
 from vqvae_gluon.errors import InputError
 
@@ -48,8 +48,7 @@ def open_split(name: str, split: str, channels: int, directory: Optional[Path] =
         images = FolderSet(name, find_images(directory / split), channels)
     else:
         images = RecordSet(directory, split, channels)
-    if images.shape[2] != channels:
-        raise InputError(name, f"has {images.shape[2]} channels, the network {channels}")
+    check_channels(images.shape, channels, name)
     return images
 
 

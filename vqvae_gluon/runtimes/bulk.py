@@ -7,13 +7,14 @@ its list of images is on the disk, and gives the same bytes whoever encodes it, 
 import contextlib
 import fcntl
 import functools
+import logging
 import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 from tqdm import tqdm
@@ -25,16 +26,18 @@ from vqvae_gluon.artifacts.shards import (
     INDEX,
     PARTS,
     PLAN,
+    SHARD_NAME,
     SHARDS,
     Entry,
     Header,
     part_path,
     read_entries,
-    read_lines,
+    read_plan,
     write_lines,
 )
-from vqvae_gluon.data.images import SUFFIXES, read_image
+from vqvae_gluon.data.images import SUFFIXES, read_image, walk
 from vqvae_gluon.errors import InputError, RuntimeFailure, UsageError, VQVAEError, one_line
+from vqvae_gluon.files import UNFINISHED
 from vqvae_gluon.runtimes.gluon import Predictor
 from vqvae_gluon.workers import processor_count, run
 
@@ -48,6 +51,7 @@ _RETRIES = 2
 
 # Size and time of change of a file: another one of that name is told by them.
 _Stamp = tuple[int, int]
+_NO_STAMP = (0, 0)  # An image that is rejected with it differs from its file, so that the next run tries it again.
 
 
 class Part(NamedTuple):
@@ -105,9 +109,10 @@ def encode_folder(
     """
     bundle, folder, output = Path(bundle), Path(folder), Path(output)
     header = Header(FORMAT, open_bundle(bundle).digest, shard_size)
+    if output.resolve() == folder.resolve():
+        raise InputError(output, "is the folder of the images itself; choose another --output")
     found = _scan(folder)
-    for name in (SHARDS, PARTS):
-        (output / name).mkdir(parents=True, exist_ok=True)
+    output.mkdir(parents=True, exist_ok=True)
     with _alone(output):
         parts, waiting, latest = _plan(folder, output, header, found)
         places = (bundle.resolve(), folder.resolve(), output.resolve())
@@ -136,10 +141,13 @@ def encode_part(part: Part) -> None:
     sizes: dict[str, tuple[int, int]] = {}
     suffix = ""
 
+    def codes_of(images: Sequence[np.ndarray]) -> np.ndarray:
+        with _ONE_AT_A_TIME:
+            return predictor.encode(np.stack(images))
+
     def encode() -> None:
         for shard, images in decoded.items():
-            with _ONE_AT_A_TIME:
-                encoded.setdefault(shard, []).append(predictor.encode(np.stack(images)))
+            encoded.setdefault(shard, []).append(codes_of(images))
         decoded.clear()
 
     def write() -> None:
@@ -154,15 +162,28 @@ def encode_part(part: Part) -> None:
         try:
             image = read_image(path, predictor.channels)
         except InputError as error:
+            if isinstance(error.__cause__, OSError):  # It may pass.
+                stamp = _NO_STAMP
             entries.append(Entry(name, *stamp, rejected=str(error)[len(one_line(f"{path}: ")) :]))
             continue
+        alone = None
+        if image.size >= _PIXELS:  # What MXNet refuses is told of this image, and keeps no other from being encoded.
+            encode()
+            try:
+                alone = codes_of([image])
+            except VQVAEError as error:
+                entries.append(Entry(name, *_NO_STAMP, rejected=f"could not be encoded ({error})"))
+                continue
         height, width = image.shape[:2]
         shard = f"{part.number:06d}-{width}x{height}{suffix}.vq"
         sizes[shard] = (height, width)
-        decoded.setdefault(shard, []).append(image)
+        if alone is None:
+            decoded.setdefault(shard, []).append(image)
+        else:
+            encoded.setdefault(shard, []).append(alone)
         entries.append(Entry(name, *stamp, shard, counts[shard]))
         counts[shard] += 1
-        if sum(len(images) * images[0].size for images in decoded.values()) >= _PIXELS:
+        if alone is not None or sum(len(images) * images[0].size for images in decoded.values()) >= _PIXELS:
             encode()
             if sum(codes.size for shard in encoded.values() for codes in shard) >= _CODES:
                 write()
@@ -187,20 +208,13 @@ def _predictor(bundle: Path, digest: str) -> Predictor:
 
 def _scan(folder: Path) -> dict[str, _Stamp]:
     """The images below a folder, by name."""
-
-    def refuse(error: OSError) -> NoReturn:
-        raise error
-
     if not folder.is_dir():
         raise InputError(folder, "is no directory; give a directory of images")
     found: dict[str, _Stamp] = {}
     with tqdm(desc="found", unit="image", leave=False, disable=None) as bar:
-        for directory, _, names in os.walk(folder, onerror=refuse):
-            below = os.path.relpath(directory, folder)
-            for name in names:
-                if os.path.splitext(name)[1].lower() in SUFFIXES:
-                    found[os.path.normpath(os.path.join(below, name))] = _stamp(Path(directory, name))
-                    bar.update()
+        for name in walk(folder, SUFFIXES):
+            found[name] = _stamp(folder / name)
+            bar.update()
     if not found:
         raise InputError(folder, "holds no PNG or JPEG file; give a directory of images")
     return found
@@ -210,7 +224,7 @@ def _stamp(path: Path) -> _Stamp:
     try:
         status = os.stat(path)
     except OSError:  # Who reads it finds out why.
-        return 0, 0
+        return _NO_STAMP
     return status.st_size, status.st_mtime_ns
 
 
@@ -235,23 +249,26 @@ def _plan(
 ) -> tuple[list[tuple[str, ...]], list[int], dict[str, int]]:
     """The parts, the numbers of those that are not done, and for each image the last part that has it.
 
-    Images that are new, and rejected ones that have changed since, make new parts at the end.
+    Images that are new, and rejected ones that have changed since, make new parts at the end. What was written for
+    parts that are not done is deleted: a list that is there when its part is encoded again would make it done too soon.
     """
     parts: list[tuple[str, ...]] = []
+    for name in (SHARDS, PARTS):
+        (output / name).mkdir(exist_ok=True)
+        if os.listdir(output / name) and not (output / PLAN).exists():
+            raise InputError(output / name, f"holds files, but there is no {PLAN} beside it; choose another --output")
     if (output / PLAN).exists():
-        planned, rows = read_lines(output / PLAN)
+        planned, parts = read_plan(output / PLAN)
         if planned.bundle != header.bundle:
             raise InputError(output, "holds codes of another bundle; choose another --output")
         if planned.shard_size != header.shard_size:
             raise InputError(
                 output, f"was begun with --shard-size {planned.shard_size}; give the same, or choose another --output"
             )
-        parts = [tuple(row) for row in rows]
     latest = {name: number for number, names in enumerate(parts) for name in names}
     shards, used, waiting = set(os.listdir(output / SHARDS)), set(), []
-    for number in range(len(parts)):
-        path = part_path(output, number)
-        entries = read_entries(path)[1] if path.exists() else []
+    for number, names in enumerate(parts):
+        entries = _entries(part_path(output, number), header, names)
         theirs = {entry.shard for entry in entries if entry.shard is not None}
         if not entries or not theirs <= shards:
             waiting.append(number)
@@ -266,16 +283,27 @@ def _plan(
                     f"is not as it was encoded into {output}; put it back, or choose another --output",
                 )
             del latest[entry.name]
-    for shard in shards - used:  # Of parts that are not done.
-        (output / SHARDS / shard).unlink()
+    for shard in shards - used:
+        if SHARD_NAME.fullmatch(shard) or shard.startswith(UNFINISHED):
+            (output / SHARDS / shard).unlink()
     new = sorted(name for name in found if name not in latest)
     for start in range(0, len(new), header.shard_size):
         waiting.append(len(parts))
         parts.append(tuple(new[start : start + header.shard_size]))
         latest.update(dict.fromkeys(parts[-1], len(parts) - 1))
+    for number in waiting:
+        part_path(output, number).unlink(missing_ok=True)
     if new:
         write_lines(output / PLAN, header, parts)
     return parts, waiting, latest
+
+
+def _entries(path: Path, header: Header, names: tuple[str, ...]) -> list[Entry]:
+    """What came of the images of a part; nothing if it is not done, or the list is that of other images."""
+    if not path.exists():
+        return []
+    theirs, entries = read_entries(path)
+    return entries if theirs == header and tuple(entry.name for entry in entries) == names else []
 
 
 def _finish(
@@ -315,7 +343,7 @@ def _run_on_cluster(address: str, tasks: Sequence[Part]) -> _Results:
         client = Client(address, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
         raise RuntimeFailure(address, f"no Dask scheduler answers there ({error})") from error
-    with client:
+    with _silent("distributed", "distributed.client"), client:
         futures = {client.submit(encode_part, task, pure=False, retries=_RETRIES): task for task in tasks}
         for future in as_completed(list(futures), loop=client.loop):
             failure: Optional[Exception] = None
@@ -324,6 +352,20 @@ def _run_on_cluster(address: str, tasks: Sequence[Part]) -> _Results:
             if failure is not None and not isinstance(failure, (VQVAEError, OSError)):
                 failure = RuntimeFailure("worker", f"{type(failure).__name__}: {failure}")
             yield futures.pop(future), failure
+
+
+@contextlib.contextmanager
+def _silent(*names: str) -> Iterator[None]:
+    """What these loggers would tell in a page is told in one line, by who uses them."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def _write_index(

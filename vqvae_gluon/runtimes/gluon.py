@@ -1,7 +1,7 @@
 """The reference: Gluon in Python, by way of ``SymbolBlock`` and its CachedOp."""
 
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Optional
 
 import numpy as np
@@ -88,12 +88,16 @@ def outputs_of(network: Network, taps: bool) -> tuple["mx.sym.Symbol", list[tupl
     return symbol, [(network.tensor(output), source[output[0]].operator) for output in outputs]
 
 
+# Pixels that are run at once, each of which takes half a kilobyte and more: those of 256 pictures of CIFAR-10.
+_PIXELS = 1 << 18
+
+
 class Predictor:
     """A bundle, ready to encode and decode.
 
     Args:
         bundle: an open bundle.
-        batch_size: images that are run at once.
+        batch_size: images that are run at once at most; of large ones, fewer are.
 
     Attributes:
         channels: of an image, 1 or 3.
@@ -135,7 +139,9 @@ class Predictor:
             InputError: the number of channels is wrong.
         """
         check_fit(images, self.channels, name)
-        return self._batched(self._encoder, "data", images, lambda part: to_tensor(pad_to(part, self.stride)))
+        return np.concatenate(
+            list(self._batches(self._encoder, "data", images, 1, lambda part: to_tensor(pad_to(part, self.stride))))
+        )
 
     def decode(
         self, codes: np.ndarray, height: Optional[int] = None, width: Optional[int] = None, name: str = "codes"
@@ -149,17 +155,24 @@ class Predictor:
         Raises:
             InputError: these are no codes of this network, or not of images of that size.
         """
+        return np.concatenate(list(self.decode_batches(codes, height, width, name)))
+
+    def decode_batches(
+        self, codes: np.ndarray, height: Optional[int] = None, width: Optional[int] = None, name: str = "codes"
+    ) -> Iterator[np.ndarray]:
+        """The same, as many at a time as are run at once. All are checked before the first is run."""
         if codes.dtype != np.int32 or codes.ndim != 3 or codes.size == 0:
             raise InputError(name, f"holds {codes.dtype} {codes.shape}; codes are int32 (N, h, w)")
         if codes.min() < 0 or codes.max() >= self.num_embeddings:
             highest = self.num_embeddings - 1
             raise InputError(name, f"holds codes {codes.min()}..{codes.max()}; the codebook has 0..{highest}")
+        batches = self._batches(self._decoder, "codes", codes, self.stride**2, np.ascontiguousarray)
         if height is None or width is None:
-            return self._batched(self._decoder, "codes", codes, np.ascontiguousarray)
+            return batches
         if codes.shape[1:] != (-(-height // self.stride), -(-width // self.stride)):
             sizes = f"{codes.shape[2]}x{codes.shape[1]} codes of an image of {width}x{height}"
             raise InputError(name, f"holds {sizes}; the network has one for {self.stride}x{self.stride} pixels")
-        return crop(to_images(self.decode(codes, name=name)), height, width)
+        return (crop(to_images(batch), height, width) for batch in batches)
 
     def decode_file(self, codes: Codes, name: str = "codes") -> np.ndarray:
         """What a ``.vq`` file holds to images, uint8 (N, H, W, C).
@@ -167,22 +180,26 @@ class Predictor:
         Raises:
             InputError: these are codes of another bundle.
         """
+        return np.concatenate(list(self.decode_file_batches(codes, name)))
+
+    def decode_file_batches(self, codes: Codes, name: str = "codes") -> Iterator[np.ndarray]:
+        """The same, as many at a time as are run at once."""
         if codes.bundle != self.digest or codes.num_embeddings != self.num_embeddings:
             raise InputError(name, "are codes of another bundle; decode them with the one that made them")
-        return self.decode(codes.values, codes.height, codes.width, name)
+        return self.decode_batches(codes.values, codes.height, codes.width, name)
 
     def reconstruct(self, images: np.ndarray, name: str = "images") -> np.ndarray:
         """uint8 (N, H, W, C) to uint8 (N, H, W, C), of the same size; see :meth:`encode`."""
         return self.decode(self.encode(images, name), images.shape[1], images.shape[2])
 
-    def _batched(self, graph: GluonGraph, name: str, values: np.ndarray, prepare) -> np.ndarray:
-        starts = range(0, len(values), self._batch_size)
-        batches = (prepare(values[i : i + self._batch_size]) for i in starts)
-        results = []
-        for batch in batches:
-            ((_, _, result),) = graph.run({name: batch})
-            results.append(result)
-        return np.concatenate(results)
+    def _batches(
+        self, graph: GluonGraph, name: str, values: np.ndarray, pixels: int, prepare: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[np.ndarray]:
+        """What a graph gives for values (N, h, w[, C]), each of which stands for so many pixels."""
+        size = min(self._batch_size, max(1, _PIXELS // (values.shape[1] * values.shape[2] * pixels)))
+        for start in range(0, len(values), size):
+            ((_, _, result),) = graph.run({name: prepare(values[start : start + size])})
+            yield result
 
 
 def load_pretrained(name: str) -> Predictor:
