@@ -1,5 +1,6 @@
 """The documents tell the truth: every command in them is run, and prints what they say."""
 
+import csv
 import json
 import os
 import re
@@ -110,12 +111,19 @@ def test_links_lead_somewhere():
             assert (document.parent / target).exists(), f"{name}: {target}"
 
 
-def test_the_numbers_of_the_pretrained_bundle_are_its_own():
-    manifest = json.loads((PRETRAINED / "manifest.json").read_text())
+@pytest.mark.parametrize("name", ["mnist", "mnist-original", "cifar10"])
+def test_the_numbers_of_a_pretrained_bundle_are_its_own(name):
+    bundle = ROOT / "pretrained" / name
+    epoch = json.loads((bundle / "manifest.json").read_text())["epoch"]
+    rows = list(csv.DictReader((bundle / "losses.csv").open()))
     text = (ROOT / "pretrained/README.md").read_text()
-    metrics = manifest["metrics"]
-    values = (f"{metrics['validation_mse']:.5f}", f"{metrics['test_mse']:.5f}", metrics["test_codes_used"])
-    assert f"| {manifest['epoch']} | {values[0]} | {values[1]} | {values[2]} |" in text
+    for which, row in (("best", rows[epoch - 1]), ("newest", rows[-1])):
+        numbers = {key: float(value) for key, value in row.items()}
+        assert (
+            f"| {which} | {row['epoch']} | {numbers['validation_mse']:.5f} | {numbers['test_mse']:.5f} "
+            f"| {numbers['test_normalised_mse']:.4f} | {numbers['test_psnr']:.2f} dB | {numbers['test_ssim']:.3f} "
+            f"| {numbers['test_perplexity']:.0f} | {row['test_codes_used']} |"
+        ) in text
 
 
 def test_the_settings_of_the_training_document_are_read(tmp_path):

@@ -76,9 +76,9 @@ def test_a_run_leaves_losses_pictures_and_both_checkpoints(run):
     assert checkpoint.load(run / "last.npz").progress.epoch == 3
 
 
-def test_the_best_epoch_is_that_of_the_lowest_validation_loss(run):
+def test_the_best_epoch_is_that_of_the_lowest_validation_error(run):
     rows = list(csv.DictReader((run / "losses.csv").open()))
-    best = min(rows, key=lambda row: float(row["validation_loss"]))
+    best = min(rows, key=lambda row: float(row["validation_mse"]))
     assert checkpoint.load(run / "best.npz").progress.epoch == int(best["epoch"])
     log = (run / "log.txt").read_text()
     assert f"best: epoch {best['epoch']}, " in log
@@ -241,11 +241,11 @@ def test_the_last_good_checkpoint_is_kept(folder, tmp_path):
     assert not (tmp_path / "bundle").exists()
 
 
-def test_a_run_ends_early_when_the_validation_loss_no_longer_falls(folder, tmp_path):
+def test_a_run_ends_early_when_the_validation_error_no_longer_falls(folder, tmp_path):
     run = tmp_path / "run"
     result = train(folder, run, 50, "--patience", 2, "--learning-rate", 0.05)
     assert result.returncode == DONE
-    assert "no lower validation loss for 2 epochs: ends" in result.stderr
+    assert "no lower validation MSE for 2 epochs: ends" in result.stderr
     progress = checkpoint.load(run / "last.npz").progress
     assert progress.epoch == checkpoint.load(run / "best.npz").progress.epoch + 2
     assert progress.epoch < 50

@@ -67,7 +67,7 @@ class TrainingConfig:
             The number of values in an image makes it the squared error summed over the image, 1 / the pixels' variance
             a share of that.
         validation_images: held out of the training images, to choose the best epoch.
-        patience: end after so many epochs without a lower validation loss; 0: never.
+        patience: end after so many epochs without a lower mean squared error on the validation images; 0: never.
         mean_start: whether the untrained network gives pixels of the mean of the training images. Where most pixels are
             black, a network that has to find that out first may saturate and never see more.
         kmeans_images: training images whose latents are clustered for the first codebook; 0: it starts at random.

@@ -40,7 +40,7 @@ def train(
     """Train; or go on with a run that was stopped, from its last checkpoint on, to the same end bit for bit.
 
     The run's directory gets what :class:`~vqvae_gluon.training.log.Log` writes, ``last.npz``, ``best.npz`` (the epoch
-    with the lowest validation loss), and ``reconstructions/`` with a grid of test images for every epoch.
+    that reconstructs the validation images best), and ``reconstructions/`` with a grid of test images for every epoch.
 
     Args:
         config: network and schedule.
@@ -172,11 +172,11 @@ class _Run:
                 f"{row['images_per_second']:.0f} images/s"
             )
         if self._is_stopped_early():
-            self._log.say(f"no lower validation loss for {training.patience} epochs: ends")
+            self._log.say(f"no lower validation MSE for {training.patience} epochs: ends")
         newest, best = progress.history[-1], plots.best_of(progress.history)
         for name, row in (("best", best), ("newest", newest)):
             self._log.say(
-                f"{name}: epoch {row['epoch']}, validation loss {row['validation_loss']:.5f}, test MSE "
+                f"{name}: epoch {row['epoch']}, validation MSE {row['validation_mse']:.5f}, test MSE "
                 f"{row['test_mse']:.5f}, normalised {row['test_normalised_mse']:.4f}, PSNR {row['test_psnr']:.2f} dB, "
                 f"SSIM {row['test_ssim']:.4f}, {row['test_codes_used']} codes used"
             )

@@ -10,8 +10,11 @@ from vqvae_gluon.files import atomic_write
 
 
 def best_of(history: list[dict[str, Any]]) -> dict[str, Any]:
-    """The epoch with the lowest validation loss, the first of equal ones."""
-    return min(history, key=lambda row: row["validation_loss"])
+    """The epoch with the lowest reconstruction loss on the validation images, the first of equal ones.
+
+    Not that of the lowest sum of all losses: the commitment loss grows with the latents, whose length nothing bounds.
+    """
+    return min(history, key=lambda row: row["validation_mse"])
 
 
 def loss_graph(path: Path, history: list[dict[str, Any]]) -> None:
