@@ -101,7 +101,8 @@ def shown(run: Path) -> dict[tuple[str, int], bytes]:
     """What TensorBoard shows of a run, by name and step, but for seconds: events of before a resumption that come after
     it are gone."""
     found: dict[tuple[str, int], bytes] = {}
-    for events in sorted(map(_read_events, (run / "tensorboard").iterdir()), key=lambda events: events[0].wall_time):
+    files = filter(None, map(_read_events, (run / "tensorboard").iterdir()))
+    for events in sorted(files, key=lambda events: events[0].wall_time):
         for event in events:
             if event.HasField("session_log"):
                 found = {place: value for place, value in found.items() if place[1] < event.step}
@@ -112,9 +113,13 @@ def shown(run: Path) -> dict[tuple[str, int], bytes]:
 
 
 def _read_events(path: Path) -> list[Event]:
-    events, data = [], path.read_bytes()
-    while data:
+    """Those that are whole: of a run that was killed, the last may not be."""
+    events: list[Event] = []
+    data = path.read_bytes()
+    while len(data) >= 8:
         (length,) = struct.unpack("<Q", data[:8])
+        if len(data) < 16 + length:
+            break
         events.append(Event.FromString(data[12 : 12 + length]))
         data = data[16 + length :]
     return events
