@@ -45,7 +45,7 @@ checkpoint_steps = 2
 """
 # More than a hundred steps, of which there is a row in a table.
 LONG = ("--batch-size", "8", "--epochs", "4", "--checkpoint-steps", "9")
-_PATIENCE = 120  # seconds
+_PATIENCE = 600  # seconds
 
 
 def make_folder(path: Path, digits: np.ndarray) -> Path:
