@@ -42,7 +42,7 @@ def test_cifar10_reached_what_it_must_on_the_test_images():
     assert metrics["test_codes_used"] >= 0.99 * 512
 
 
-@pytest.mark.parametrize(("name", "which"), [("mnist", "best"), ("cifar10", "newest")])
+@pytest.mark.parametrize(("name", "which"), [("mnist", "best"), ("mnist-original", "best"), ("cifar10", "newest")])
 def test_a_bundle_is_that_of_its_preset_and_of_the_epoch_that_is_told(name, which):
     bundle = open_pretrained(name)
     assert bundle.config == PRESETS[name]
@@ -61,7 +61,7 @@ def test_the_data_of_mnist_are_its_training_digits():
 
 
 def test_a_name_that_there_is_not_is_refused():
-    with pytest.raises(InputError, match=r"imagenet: is no bundle in .*, where there are: cifar10, mnist"):
+    with pytest.raises(InputError, match=r"imagenet: is no bundle in .*: cifar10, mnist, mnist-original"):
         load_pretrained("imagenet")
 
 

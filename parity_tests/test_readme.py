@@ -110,7 +110,7 @@ def test_links_lead_somewhere():
             assert (document.parent / target).exists(), f"{name}: {target}"
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+@pytest.mark.parametrize("name", ["mnist", "mnist-original", "cifar10"])
 def test_the_numbers_of_a_pretrained_bundle_are_its_own(name):
     bundle = ROOT / "pretrained" / name
     rows = list(csv.DictReader((bundle / "losses.csv").open()))
