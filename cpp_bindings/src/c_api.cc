@@ -143,8 +143,10 @@ vqvae::Engine engine(std::int32_t number) {
       return vqvae::Engine::kExecutor;
     case VQVAE_PREDICT:
       return vqvae::Engine::kPredict;
+    case VQVAE_FUSED:
+      return vqvae::Engine::kFused;
     default:
-      throw UsageError("options.engine", "is " + std::to_string(number) + ", not 0, 1 or 2");
+      throw UsageError("options.engine", "is " + std::to_string(number) + ", not 0, 1, 2 or 3");
   }
 }
 

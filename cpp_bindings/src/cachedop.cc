@@ -1,4 +1,4 @@
-// CachedOp, the engine behind hybridized Gluon blocks.
+// CachedOp, the engine behind hybridized Gluon blocks, of a graph as it is or with this project's operators in it.
 #include <string>
 #include <vector>
 
@@ -68,6 +68,11 @@ class CachedOp final : public Runner {
 
 std::unique_ptr<Runner> make_cachedop(SymbolHandle symbol, const Bound& bound) {
   return std::make_unique<CachedOp>(symbol, bound);
+}
+
+std::unique_ptr<Runner> make_fused(SymbolHandle symbol, const Bound& bound) {
+  const mxnet::Symbol fused = mxnet::fuse(symbol, bound.file);  // CachedOp makes a graph of its own of it.
+  return std::make_unique<CachedOp>(fused.get(), bound);
 }
 
 }  // namespace vqvae

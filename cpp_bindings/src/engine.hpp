@@ -56,6 +56,7 @@ class Runner {
 // The symbol and the parameters stay the caller's and must outlive the runner. Without `fuse` nothing is fused, unless
 // the user has chosen what is.
 std::unique_ptr<Runner> make_cachedop(SymbolHandle symbol, const Bound& bound);
+std::unique_ptr<Runner> make_fused(SymbolHandle symbol, const Bound& bound);
 std::unique_ptr<Runner> make_executor(SymbolHandle symbol, const Bound& bound, bool fuse);
 // `json` is the graph; the symbol is the same, for questions.
 std::unique_ptr<Runner> make_predict(std::string json, SymbolHandle symbol, const Bound& bound, bool fuse);

@@ -22,6 +22,10 @@ namespace {
 constexpr const char* kLibrary = "libmxnet.so";
 constexpr const char* kPathVariable = "MXNET_LIBRARY_PATH";
 constexpr const char* kThreadsVariable = "OMP_NUM_THREADS";
+constexpr const char* kKernels = "libvqvae_kernels.so";
+constexpr const char* kKernelsVariable = "VQVAE_KERNELS";
+constexpr const char* kFusedOperator = "_vqvae_fused";
+constexpr const char* kBackend = "vqvae";
 
 // What to open. A name without a directory is searched for by the dynamic linker.
 std::string library_path() {
@@ -194,6 +198,55 @@ Tensor to_tensor(NDArrayHandle array, const std::string& what) {
   return tensor;
 }
 
+namespace {
+
+// Have MXNet load the library of operators, unless it has it: in one process it is loaded once.
+std::string load_kernels() {
+  std::string path;
+  const char* given = std::getenv(kKernelsVariable);
+  if (given != nullptr && *given != '\0') {
+    path = given;
+  } else {
+    Dl_info self = {};
+    if (dladdr(reinterpret_cast<void*>(&is_gone), &self) != 0) {
+      path = (std::filesystem::path(self.dli_fname).parent_path() / kKernels).string();
+    }
+  }
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) {
+    throw RuntimeFailure(
+        kKernels, "is missing (" + path + "); build it with the rest, or set " + kKernelsVariable + " to the file");
+  }
+  path = std::filesystem::absolute(path).string();
+  OpHandle known = nullptr;
+  constexpr unsigned kQuietly = 0;
+  if (api().NNGetOpHandle(kFusedOperator, &known) != 0) check(api().MXLoadLib(path.c_str(), kQuietly), path);
+  return path;
+}
+
+const std::string& kernels() {
+  static const std::string path = load_kernels();
+  return path;
+}
+
+}  // namespace
+
+Symbol fuse(SymbolHandle symbol, const std::string& what) {
+  const InUse use;
+  kernels();
+  SymbolHandle fused = nullptr;
+  int new_arguments = 0;
+  int new_auxiliaries = 0;
+  NDArrayHandle* arrays = nullptr;
+  char** names = nullptr;
+  constexpr bool kSkipInference = true;
+  check(api().MXOptimizeForBackend(symbol, kBackend, kCpu, &fused, 0, nullptr, 0, nullptr, 0, nullptr, nullptr, 0,
+                                   nullptr, nullptr, nullptr, 0, nullptr, nullptr, 0, nullptr, nullptr, kSkipInference,
+                                   &new_arguments, &arrays, &names, &new_auxiliaries, &arrays, &names),
+        what);
+  return Symbol(fused);
+}
+
 std::vector<Array> take(NDArrayHandle* handles, std::size_t count, const std::string& what) {
   std::vector<Array> arrays(handles, handles + count);
   for (const Array& array : arrays) check(api().MXNDArrayWaitToRead(array.get()), what);
@@ -203,6 +256,14 @@ std::vector<Array> take(NDArrayHandle* handles, std::size_t count, const std::st
 }  // namespace vqvae::mxnet
 
 namespace vqvae {
+
+std::string why_not_fused() {
+  const mxnet::InUse use;
+  void* library = dlopen(mxnet::kernels().c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  auto* runs = library == nullptr ? nullptr : reinterpret_cast<int (*)()>(dlsym(library, "vqvae_kernels_run_here"));
+  if (library != nullptr) dlclose(library);
+  return runs != nullptr && runs() != 0 ? "" : "this processor, or this system, has no AMX";
+}
 
 void use_threads(int count) {
   if (count < 1) throw UsageError("threads", "are " + std::to_string(count) + "; give at least 1");

@@ -61,7 +61,9 @@ namespace vqvae::mxnet {
   X(MXPredGetOutputShape)         \
   X(MXPredGetOutputType)          \
   X(MXPredGetOutput)              \
-  X(MXPredFree)
+  X(MXPredFree)                   \
+  X(MXLoadLib)                    \
+  X(MXOptimizeForBackend)
 
 // The device that everything runs on.
 constexpr int kCpu = 1;
@@ -144,6 +146,10 @@ using Predictor = std::unique_ptr<void, Deleter<&Api::MXPredFree>>;
 
 Array to_array(const Tensor& tensor);
 Tensor to_tensor(NDArrayHandle array, const std::string& what);
+
+// The same graph with this project's operators in it (kernels/). The library of operators is libvqvae_kernels.so beside
+// libvqvae, or $VQVAE_KERNELS; the first call loads it. Throws RuntimeFailure.
+Symbol fuse(SymbolHandle symbol, const std::string& what);
 
 // Take the arrays that a run gave, and wait until they are computed.
 std::vector<Array> take(NDArrayHandle* handles, std::size_t count, const std::string& what);

@@ -50,6 +50,8 @@ std::vector<Output> list_outputs(SymbolHandle symbol, const std::string& what) {
   return outputs;
 }
 
+bool has_mxnet_fusion(Engine engine) { return engine == Engine::kExecutor || engine == Engine::kPredict; }
+
 using NamedShapeMap = std::map<std::string, Shape>;
 
 // What MXNet knows of a symbol's shapes when it is told those of the inputs; unknown ones are empty.
@@ -152,7 +154,7 @@ class Network::Impl {
   Impl(Export network, const std::vector<std::string>& inputs, Engine engine, Fusion fusion)
       : engine_(engine),
         fusion_(fusion),
-        fuse_(fusion == Fusion::kMXNet || engine == Engine::kCachedOp || misfused(network.graph).empty()),
+        fuse_(fusion == Fusion::kMXNet || !has_mxnet_fusion(engine) || misfused(network.graph).empty()),
         params_file_(std::move(network.params_name)),
         json_(std::move(network.graph.json)) {
     plain_.fuse = fuse_;
@@ -281,6 +283,8 @@ class Network::Impl {
         return make_executor(plan.symbol.get(), bound_, plan.fuse);
       case Engine::kPredict:
         return make_predict(json, plan.symbol.get(), bound_, plan.fuse);
+      case Engine::kFused:
+        return make_fused(plan.symbol.get(), bound_);
       case Engine::kCachedOp:
         break;
     }
@@ -347,7 +351,7 @@ class Network::Impl {
       const std::string why = failure.what();
       const bool memory = why.find("emory") != std::string::npos;
       // An engine that was asked to fuse fails for reasons of its own.
-      const bool fuses = fusion_ == Fusion::kMXNet && engine_ != Engine::kCachedOp;
+      const bool fuses = fusion_ == Fusion::kMXNet && has_mxnet_fusion(engine_);
       if (plan->proved || handed_over || memory || fuses) throw;
       throw InputError(bound_.file, "cannot be run (" + why + "); export the network again");
     }

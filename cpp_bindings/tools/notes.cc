@@ -4,12 +4,17 @@
 #include <string>
 
 #include "vqvae/fusion.hpp"
+#include "vqvae/network.hpp"
 
 std::string fusion_note(const Options& options, const std::vector<const vqvae::Graph*>& graphs) {
   const char* set = std::getenv(vqvae::kFusionVariable);
   const std::string chosen = set == nullptr ? "" : set;
   if (options.quiet || options.fusion_kind() == vqvae::Fusion::kMXNet || chosen == "NONE") return "";
   if (options.engine_kind() == vqvae::Engine::kCachedOp) return "";
+  if (options.engine_kind() == vqvae::Engine::kFused) {
+    const std::string why = vqvae::why_not_fused();
+    return why.empty() ? "" : "reconstruct: note: fused is the same as cachedop here, for " + why + "\n";
+  }
   std::string first;
   std::size_t more = 0;
   for (const vqvae::Graph* graph : graphs) {

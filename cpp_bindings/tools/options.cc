@@ -14,6 +14,7 @@ constexpr const char* kExamples =
     "  curl -s https://example.org/photo.jpg | reconstruct --bundle photos --memory 1024 -\n"
     "  reconstruct --bundle pretrained/mnist --codes codes digits/\n"
     "  reconstruct --bundle pretrained/mnist --decode codes --output decoded\n"
+    "  reconstruct --bundle pretrained/mnist --engine fused --codes digits.npy digits.npy\n"
     "  reconstruct --bundle pretrained/mnist --json --repeat 10 --threads 2 digits.npy\n"
     "  reconstruct --bundle pretrained/mnist --trace trace digits.npy\n"
     "  reconstruct --symbol net-symbol.json --params net-0000.params --input data=batch.npy --trace trace\n"
@@ -29,6 +30,7 @@ struct EngineChoice {
 const std::map<std::string, EngineChoice>& engines() {
   static const std::map<std::string, EngineChoice> choices = {{"cachedop", {vqvae::Engine::kCachedOp, "cpp"}},
                                                               {"executor", {vqvae::Engine::kExecutor, "cpp-executor"}},
+                                                              {"fused", {vqvae::Engine::kFused, "cpp-fused"}},
                                                               {"predict", {vqvae::Engine::kPredict, "cpp-predict"}}};
   return choices;
 }
@@ -68,7 +70,10 @@ void add_options(CLI::App* app, Options* options) {
       ->group("Running");
   std::vector<std::string> names;
   for (const auto& [name, choice] : engines()) names.push_back(name);
-  app->add_option("--engine", options->engine, "what runs the graphs; the last two fuse operators")
+  app->add_option(
+         "--engine", options->engine,
+         "what runs the graphs: cachedop gives Gluon's bits; fused is this project's fast operators; executor and "
+         "predict are MXNet's, which fuses")
       ->check(CLI::IsMember(names))
       ->capture_default_str()
       ->group("Running");

@@ -98,7 +98,8 @@ class Side:
     ) -> dict[str, TraceNode]:
         """Every output of some operators, from one run of the part of the graph that they are.
 
-        A runtime that fuses operators is given a part with a copy behind every output. What cannot be run at once is
+        A runtime that fuses operators is given a part with a copy behind every output, unless it can be tapped all the
+        same. What cannot be run at once is
         run in halves.
 
         Args:
@@ -146,7 +147,7 @@ class Side:
         inputs = {name: values for name, values in self.inputs.items() if name in names}
         inputs.update({fed_name(output): values for output, values in fed.items()})
         copies: dict[str, Output] = {}
-        if taps and self.runtime.fuses:
+        if taps and self.runtime.fuses and not self.runtime.taps_fused:
             graph, copies = observed(graph, self.network.visible)
             keep = (
                 None

@@ -25,6 +25,7 @@ class Runtime(ABC):
     Attributes:
         name: what the command line calls it.
         fuses: whether it rewrites a graph before it runs it. Two that do not must agree bit for bit.
+        taps_fused: whether nodes that it fuses can be tapped all the same, without being computed in another way.
         wide: whether it computes in float64.
         separate: whether it is a process of its own, which may work while this one does.
         settings: environment variables that it is run with in place of this process's; they may change roundings.
@@ -32,6 +33,7 @@ class Runtime(ABC):
 
     name: str
     fuses = False
+    taps_fused = False
     wide = False
     separate = False
     settings: Mapping[str, str] = MappingProxyType({})

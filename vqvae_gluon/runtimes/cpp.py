@@ -124,3 +124,15 @@ class CppPredictRuntime(_FusingRuntime):
 
     name = "cpp-predict"
     engine = "predict"
+
+
+class CppFusedRuntime(CppRuntime):
+    """CachedOp from C++ with this project's fused operators."""
+
+    name = "cpp-fused"
+    engine = "fused"
+    fuses = True
+    taps_fused = True
+
+    def without_fusion(self):
+        return CppRuntime(self.settings)

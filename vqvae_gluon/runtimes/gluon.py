@@ -23,17 +23,25 @@ class GluonGraph:
         network: the graph and its parameters.
         inputs: names of what will be fed.
         taps: give the output of every node instead of the graph's own outputs.
+        rewrite: makes of the graph the one that is run, with the same inputs and outputs.
 
     Raises:
         InputError: the parameters do not fit the graph.
     """
 
-    def __init__(self, network: Network, inputs: Collection[str], taps: bool = False):
+    def __init__(
+        self,
+        network: Network,
+        inputs: Collection[str],
+        taps: bool = False,
+        rewrite: Optional[Callable[["mx.sym.Symbol"], "mx.sym.Symbol"]] = None,
+    ):
         self._network = network
         self._inputs = [name for name in network.unbound() if name in inputs]
         self._checked: dict[str, tuple[int, ...]] = dict.fromkeys(self._inputs, ())
         require_binding(network, self._checked)
         symbol, self._names = outputs_of(network, taps)
+        symbol = rewrite(symbol) if rewrite else symbol
         with warnings.catch_warnings():
             # The inputs' types are those of the arrays that are fed; nothing needs to be decided here.
             warnings.filterwarnings("ignore", message="Cannot decide type")

@@ -14,12 +14,17 @@
 
 namespace vqvae {
 
-// What runs the graph. Each has MXNet's defaults, among them that the last two fuse operators.
+// What runs the graph. The first three have MXNet's defaults, among them that the executor and predict fuse operators.
 enum class Engine {
   kCachedOp,  // The engine behind hybridized Gluon blocks.
   kExecutor,  // The executor that symbols are bound to.
   kPredict,   // The C predict API.
+  kFused,     // CachedOp, with convolutions and what is around them computed by this project's operators.
 };
+
+// Why Engine::kFused computes as Engine::kCachedOp does on this machine; empty if it does not. Throws RuntimeFailure if
+// the library of operators is not there.
+std::string why_not_fused();
 
 using Inputs = std::map<std::string, Tensor>;
 

@@ -35,14 +35,14 @@ enum {
 };
 
 /* What runs the graphs. */
-enum { VQVAE_CACHEDOP = 0, VQVAE_EXECUTOR = 1, VQVAE_PREDICT = 2 };
+enum { VQVAE_CACHEDOP = 0, VQVAE_EXECUTOR = 1, VQVAE_PREDICT = 2, VQVAE_FUSED = 3 };
 
 typedef struct vqvae_predictor vqvae_predictor;
 
 /* How to open a bundle; what is 0 is the default. */
 typedef struct vqvae_options {
   size_t size;           /* sizeof(vqvae_options), which later versions may enlarge. */
-  int32_t engine;        /* VQVAE_CACHEDOP, VQVAE_EXECUTOR or VQVAE_PREDICT. */
+  int32_t engine;        /* VQVAE_CACHEDOP, VQVAE_EXECUTOR, VQVAE_PREDICT or VQVAE_FUSED. */
   int32_t no_verify;     /* 1: without digests and the search for NaN; every structural check is done. */
   uint64_t memory_limit; /* Bytes for the tensors of a run: large images run in tiles, with equal results. 0: none. */
   int32_t threads;       /* MXNet's threads, for the whole process: 0 is OMP_NUM_THREADS, or else all processors. Once

@@ -1,0 +1,136 @@
+// The library of operators that MXNet loads: the operator that runs a part of a graph as one program, and what finds
+// such parts (MXNet's lib_api.h: CustomPartitioner).
+#include <mxnet/lib_api.h>
+#include <omp.h>
+
+#include <algorithm>
+#include <exception>
+#include <iostream>
+#include <memory>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "graph.hpp"
+#include "matmul.hpp"
+#include "program.hpp"
+
+namespace {
+
+using mxnet::ext::CustomStatefulOp;
+using mxnet::ext::MXContext;
+using mxnet::ext::MXReturnValue;
+using mxnet::ext::MXTensor;
+using mxnet::ext::OpResource;
+using vqvae::kernels::Data;
+using vqvae::kernels::Graph;
+using vqvae::kernels::Program;
+using Options = std::unordered_map<std::string, std::string>;
+
+constexpr int kLeastVersion = 10900;
+
+std::unique_ptr<mxnet::ext::Graph> parse(const std::string& json) {
+  return std::unique_ptr<mxnet::ext::Graph>(mxnet::ext::Graph::fromString(json));
+}
+
+std::vector<Data> data_of(const std::vector<MXTensor>& tensors) {
+  std::vector<Data> result;
+  result.reserve(tensors.size());
+  for (const MXTensor& tensor : tensors) result.push_back({tensor.data_ptr, tensor.shape, tensor.dtype});
+  return result;
+}
+
+class Fused final : public CustomStatefulOp {
+ public:
+  explicit Fused(const std::string& json)
+      : graph_(std::make_unique<Graph>(*parse(json))), constant_(vqvae::kernels::constants(*graph_)) {
+    ignore_warn = true;
+  }
+
+  MXReturnValue Forward(std::vector<MXTensor>* inputs, std::vector<MXTensor>* outputs, const OpResource&) override {
+    try {
+      const std::vector<Data> data = data_of(*inputs);
+      if (!program_ || !is_for(*inputs)) {
+        program_ = std::make_unique<Program>(*graph_, data, omp_get_max_threads());
+        remember(*inputs);
+      }
+      program_->run(data, data_of(*outputs));
+      return mxnet::ext::MX_SUCCESS;
+    } catch (const std::exception& error) {
+      MX_ERROR_MSG << "fused operators: " << error.what();
+      return mxnet::ext::MX_FAIL;
+    }
+  }
+
+ private:
+  struct Seen {
+    const void* values;
+    std::size_t version;
+    vqvae::kernels::Shape shape;
+  };
+
+  // Whether the program is for these shapes, and for parameters that nobody has changed.
+  bool is_for(const std::vector<MXTensor>& inputs) const {
+    std::size_t number = 0;
+    for (std::size_t i = 0; i < graph_->nodes.size(); ++i) {
+      if (!graph_->nodes[i].is_variable()) continue;
+      const Seen& seen = seen_[number];
+      const MXTensor& input = inputs[number++];
+      if (seen.shape != input.shape) return false;
+      if (constant_[i] && (seen.values != input.data_ptr || seen.version != input.verID)) return false;
+    }
+    return true;
+  }
+
+  void remember(const std::vector<MXTensor>& inputs) {
+    seen_.clear();
+    for (const MXTensor& input : inputs) seen_.push_back({input.data_ptr, input.verID, input.shape});
+  }
+
+  std::unique_ptr<Graph> graph_;
+  std::vector<bool> constant_;
+  std::unique_ptr<Program> program_;
+  std::vector<Seen> seen_;
+};
+
+MXReturnValue create(const Options& attributes, const MXContext&, const std::vector<std::vector<unsigned int>>&,
+                     const std::vector<int>, CustomStatefulOp** op) {
+  *op = CustomStatefulOp::create<Fused>(attributes.at(MX_STR_SUBGRAPH_SYM_JSON));
+  return mxnet::ext::MX_SUCCESS;
+}
+
+MXReturnValue select(const mxnet::ext::Graph* graph, std::vector<int>* chosen, const Options&) {
+  if (!vqvae::kernels::has_amx()) return mxnet::ext::MX_SUCCESS;
+  const std::vector<bool> supported = vqvae::kernels::supported(Graph(*graph));
+  constexpr int kAnyPart = -1;
+  for (std::size_t i = 0; i < supported.size(); ++i) {
+    if (supported[i]) (*chosen)[i] = kAnyPart;
+  }
+  return mxnet::ext::MX_SUCCESS;
+}
+
+// A part without a convolution is left to MXNet.
+MXReturnValue review(const mxnet::ext::Graph* part, int, bool* accept, const Options&, Options*) {
+  const Graph graph(*part);
+  *accept =
+      std::any_of(graph.nodes.begin(), graph.nodes.end(), [&](const auto& node) { return graph.is_convolution(node); });
+  return mxnet::ext::MX_SUCCESS;
+}
+
+}  // namespace
+
+extern "C" __attribute__((visibility("default"))) int vqvae_kernels_run_here() {
+  return vqvae::kernels::has_amx() ? 1 : 0;
+}
+
+REGISTER_OP(_vqvae_fused).setIsSubgraphOp().setCreateOpState(create, "cpu");
+REGISTER_PARTITIONER(vqvae)
+    .addStrategy("convolutions", "_vqvae_fused")
+    .setSupportedOps("convolutions", select)
+    .setReviewSubgraph("convolutions", review);
+
+MXReturnValue initialize(int version) {
+  if (version >= kLeastVersion) return mxnet::ext::MX_SUCCESS;
+  MX_ERROR_MSG << "the fused operators want MXNet 1.9";
+  return mxnet::ext::MX_FAIL;
+}
