@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from vqvae_gluon.artifacts.document import parse_document
+from vqvae_gluon.artifacts.quantize import FLOAT32, PRECISIONS
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config, ModelConfig
 from vqvae_gluon.errors import InputError
@@ -66,6 +67,18 @@ class Bundle:
     def num_embeddings(self) -> int:
         """Rows of the codebook."""
         return int(self.manifest["codes"]["num_embeddings"])
+
+    @property
+    def precision(self) -> str:
+        """What its layers compute in: ``float32``, ``bfloat16`` or ``int8``.
+
+        Raises:
+            InputError: this version does not know it.
+        """
+        found = self.manifest.get("precision", FLOAT32)
+        if found not in PRECISIONS:
+            raise InputError(self.path / MANIFEST, f"is of the unknown precision {str(found)[:40]!r}; export it again")
+        return str(found)
 
     @property
     def digest(self) -> str:

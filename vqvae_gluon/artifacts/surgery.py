@@ -11,6 +11,7 @@ import numpy as np
 
 from vqvae_gluon.artifacts.binding import Network, output_shapes
 from vqvae_gluon.artifacts.graph import Graph, Node, Output
+from vqvae_gluon.artifacts.quantize import widened_rounding
 
 # Operators that make numbers of their own, float32 where nothing is said.
 _FLOAT32_BY_DEFAULT = {
@@ -159,8 +160,10 @@ def segments(names: Iterable[str], sizes: Mapping[str, int], max_bytes: int) -> 
 
 
 def widen(graph: Graph) -> Graph:
-    """The same graph in float64: every type that a node or a variable names is one."""
-    return dataclasses.replace(graph, nodes=tuple(_widened(node) for node in graph.nodes))
+    """The same graph in float64: every type that a node or a variable names is one. What rounds to fewer digits still
+    does, with the help of nodes that the graph does not have."""
+    nodes = (_widened(wide) for node in graph.nodes for wide in widened_rounding(node))
+    return dataclasses.replace(graph, nodes=tuple(nodes))
 
 
 def widen_values(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vqvae_gluon.cli.words import RUNTIME_NAMES, Commands, positive, seed
+from vqvae_gluon.cli.words import EQUAL_CODES, PSNR_LOST, RUNTIME_NAMES, Commands, decibels, positive, seed, share
 from vqvae_gluon.config import PRESETS
 from vqvae_gluon.errors import DIVERGED, DONE, REJECTED, InputError, UsageError
 from vqvae_gluon.workers import processor_count
@@ -28,6 +28,7 @@ def add_to(commands: Commands) -> None:
             "pretrained/mnist --candidate cpp --html report",
             "pretrained/mnist --candidate cpp --candidate-bundle deployed --data digits",
             "pretrained/mnist --candidate cpp --candidate-bundle deployed --black-box",
+            "pretrained/mnist --candidate-bundle mnist-int8 --candidate cpp",
             "--symbol net-symbol.json --params net-0000.params --input data:8,3,224,224 --candidate cpp-executor",
         ],
     )
@@ -35,15 +36,34 @@ def add_to(commands: Commands) -> None:
     parity.add_argument(
         "--reference", choices=RUNTIME_NAMES, default="gluon", help="the side that is believed (default: gluon)"
     )
-    parity.add_argument("--candidate", choices=RUNTIME_NAMES, required=True, help="the side under test")
     parity.add_argument(
-        "--candidate-bundle", type=Path, metavar="DIR", help="what the candidate runs (default: BUNDLE)"
+        "--candidate",
+        choices=RUNTIME_NAMES,
+        help="the side under test (default, if its bundle is in another precision: the reference)",
+    )
+    parity.add_argument(
+        "--candidate-bundle",
+        type=Path,
+        metavar="DIR",
+        help="what the candidate runs (default: BUNDLE); one in another precision is judged by what is lost",
     )
     parity.add_argument("--candidate-symbol", type=Path, metavar="FILE", help="the same of a plain export")
     parity.add_argument("--candidate-params", type=Path, metavar="FILE", help="the same of a plain export")
     parity.add_argument("--batch-size", type=positive, default=128, metavar="N", help="images at once (default: 128)")
     parity.add_argument(
         "--repeat", type=positive, default=1, metavar="N", help="run each side N times; all must give the same bits"
+    )
+    parity.add_argument(
+        "--equal-codes",
+        type=share,
+        metavar="SHARE",
+        help=f"of another precision, the share of equal codes that is enough (default: {EQUAL_CODES:g})",
+    )
+    parity.add_argument(
+        "--psnr-lost",
+        type=decibels,
+        metavar="DB",
+        help=f"of another precision, the loss of PSNR that is little enough (default: {PSNR_LOST:g})",
     )
     _add_memory(parity)
     _add_report(parity)
@@ -135,6 +155,13 @@ def _parity(options: argparse.Namespace) -> int:
     from vqvae_gluon.runtimes import RUNTIMES
 
     _make_room(options)
+    if options.bundle is not None and _differ_in_precision(options):
+        return _parity_of_precisions(options)
+    if options.candidate is None:
+        raise UsageError("--candidate", f"is needed; give one of {', '.join(RUNTIME_NAMES)}")
+    for option in ("--equal-codes", "--psnr-lost"):
+        if getattr(options, option[2:].replace("-", "_")) is not None:
+            raise UsageError(option, "is for a --candidate-bundle in another precision; this one must be right")
     sides = RUNTIMES[options.reference](), RUNTIMES[options.candidate]()
     limits = {
         "max_memory": options.max_memory << 20,
@@ -155,6 +182,55 @@ def _parity(options: argparse.Namespace) -> int:
         )
         report = compare_exports(*sides, files, theirs, feed, **limits)
     return _tell(report, options)
+
+
+def _differ_in_precision(options: argparse.Namespace) -> bool:
+    from vqvae_gluon.artifacts.bundle import open_bundle
+
+    if options.candidate_bundle is None:
+        return False
+    ours = open_bundle(options.bundle, verify=False)
+    try:
+        theirs = open_bundle(options.candidate_bundle, verify=False)
+    except InputError:
+        return False  # The harness will tell it as a failure of the candidate.
+    return ours.precision != theirs.precision
+
+
+def _parity_of_precisions(options: argparse.Namespace) -> int:
+    from vqvae_gluon.artifacts.quantize import Criteria
+    from vqvae_gluon.parity.precision import compare_precisions
+    from vqvae_gluon.parity.precision_report import to_json, to_text, write_junit
+    from vqvae_gluon.runtimes import RUNTIMES
+
+    given = {
+        "--black-box": options.black_box,
+        "--html": options.html,
+        "--repro": options.repro,
+        "--repeat": options.repeat > 1,
+    }
+    for option, value in given.items():
+        if value:
+            raise UsageError(option, "is not for a --candidate-bundle in another precision, where no bit is expected")
+    sides = RUNTIMES[options.reference](), RUNTIMES[options.candidate or options.reference]()
+    default = Criteria()
+    criteria = Criteria(
+        default.equal_codes if options.equal_codes is None else options.equal_codes,
+        default.psnr_lost if options.psnr_lost is None else options.psnr_lost,
+    )
+    report = compare_precisions(
+        *sides,
+        options.bundle,
+        options.candidate_bundle,
+        _images(options),
+        options.batch_size,
+        options.max_memory << 20,
+        criteria,
+    )
+    print(json.dumps(to_json(report), indent=2) if options.json else to_text(report))
+    if options.junit:
+        write_junit(report, options.junit)
+    return _exit_code(report)
 
 
 def _parity_record(options: argparse.Namespace) -> int:
@@ -271,7 +347,6 @@ def _export_and_feed(options: argparse.Namespace):
 
 def _tell(report, options: argparse.Namespace) -> int:
     from vqvae_gluon.parity.report import to_json, to_text, write_junit
-    from vqvae_gluon.parity.result import INVALID
 
     print(json.dumps(to_json(report), indent=2) if options.json else to_text(report))
     if options.junit:
@@ -283,6 +358,10 @@ def _tell(report, options: argparse.Namespace) -> int:
     if options.repro:
         nothing = "nothing was written, the two agree" if report.verdict == "agree" else "nothing could be written"
         print(f"repro: {options.repro if (options.repro / 'README.md').exists() else nothing}", file=sys.stderr)
-    if report.verdict == INVALID and report.failure is not None:
+    return _exit_code(report)
+
+
+def _exit_code(report) -> int:
+    if report.verdict == "invalid" and report.failure is not None:
         raise report.failure
     return _VERDICT_EXIT_CODES[report.verdict]

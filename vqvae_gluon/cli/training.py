@@ -1,11 +1,15 @@
 """The commands that make a bundle: train, launch, pack, export."""
 
 import argparse
+import sys
+import tempfile
 from pathlib import Path
 
-from vqvae_gluon.cli.words import DATASET_NAMES, Commands, positive
+from vqvae_gluon.cli.words import DATASET_NAMES, PRECISION_NAMES, Commands, positive
 from vqvae_gluon.errors import DONE, InputError, UsageError
 from vqvae_gluon.settings import add_flags
+
+_CALIBRATION_IMAGES = 512
 
 
 def add_to(commands: Commands) -> None:
@@ -72,10 +76,39 @@ def add_to(commands: Commands) -> None:
         "--channels", type=int, choices=(1, 3), help="gray or RGB (default: 3; of mnist and fashion-mnist 1)"
     )
 
-    export = commands.add("export", _export, "write a trained network as a bundle", ["runs/mnist --output bundle"])
-    export.add_argument("training", type=Path, metavar="RUN", help="directory that 'train' wrote")
+    export = commands.add(
+        "export",
+        _export,
+        "write a trained network as a bundle, in float32, bfloat16 or int8",
+        [
+            "runs/mnist --output bundle",
+            "pretrained/mnist --precision int8 --output mnist-int8",
+            "pretrained/cifar10 --precision int8 --data cifar-10-batches-py --output cifar10-int8",
+            "bundle --precision bfloat16 --float32 encoder_conv0_fwd --output half",
+        ],
+    )
+    export.add_argument(
+        "training", type=Path, metavar="RUN|BUNDLE", help="directory that 'train' wrote, or a float32 bundle"
+    )
     export.add_argument("--output", type=Path, required=True, metavar="DIR", help="the bundle's directory")
-    export.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which epoch (default: best)")
+    export.add_argument("--checkpoint", choices=("best", "last"), help="of a run, which epoch (default: best)")
+    export.add_argument(
+        "--precision", choices=PRECISION_NAMES, default="float32", help="what it computes in (default: float32)"
+    )
+    export.add_argument(
+        "--calibrate", type=positive, metavar="N", help="training images that int8 is calibrated on (default: 512)"
+    )
+    export.add_argument(
+        "--data", type=Path, metavar="DIR|FILE", help="where they are: as for 'train', or an .npy file of images"
+    )
+    export.add_argument(
+        "--float32",
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="LAYER",
+        help="layers that stay in float32, such as encoder_conv0_fwd",
+    )
     export.add_argument(
         "--record", action="store_true", help="put the run's log, settings, tables and pictures beside the bundle"
     )
@@ -139,19 +172,75 @@ def _pack(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
+    from vqvae_gluon.artifacts.bundle import MANIFEST, open_bundle
+
+    calibrates = options.precision == "int8"
+    for option, given in (("--calibrate", options.calibrate), ("--data", options.data)):
+        if given is not None and not calibrates:
+            raise UsageError(option, "is for --precision int8, which alone is calibrated")
+    if options.float32 and options.precision == "float32":
+        raise UsageError("--float32", "is for another --precision")
+    bundled = (options.training / MANIFEST).is_file()
+    if bundled and options.precision == "float32":
+        raise UsageError("--precision", f"{options.training} is a bundle in float32; give int8 or bfloat16")
+    if bundled and (options.record or options.checkpoint):
+        raise UsageError(options.training, "is a bundle, which has no --checkpoint and no --record")
+    if bundled and options.output.resolve() == options.training.resolve():
+        raise UsageError("--output", "is the bundle itself; choose another directory")
+    if bundled:
+        _quantize(options, open_bundle(options.training))
+    elif options.precision == "float32":
+        _export_run(options, options.output)
+    else:
+        with tempfile.TemporaryDirectory(prefix="vqvae-export.") as directory:
+            _quantize(options, _export_run(options, Path(directory)))
+    if options.record:
+        from vqvae_gluon.training.log import copy_record
+
+        copy_record(options.training, options.output)
+    print(options.output)
+    return DONE
+
+
+def _export_run(options: argparse.Namespace, path: Path):
+    """The float32 bundle of a run."""
     from vqvae_gluon.artifacts.export import export_bundle
     from vqvae_gluon.training import checkpoint
-    from vqvae_gluon.training.log import copy_record
 
-    path = options.training / f"{options.checkpoint}.npz"
-    found = checkpoint.load(path)
+    file = options.training / f"{options.checkpoint or 'best'}.npz"
+    found = checkpoint.load(file)
     progress = found.progress
     if progress.position or not progress.history:
         unmeasured = f"is within epoch {progress.epoch + 1}, of which nothing is measured"
-        raise InputError(path, f"{unmeasured}; finish the run, or export the best epoch")
-    metrics = progress.history[-1]
-    bundle = export_bundle(options.output, found.config, found.model(), found.data, progress.epoch, metrics)
-    if options.record:
-        copy_record(options.training, options.output)
-    print(bundle.path)
-    return DONE
+        raise InputError(file, f"{unmeasured}; finish the run, or export the best epoch")
+    return export_bundle(path, found.config, found.model(), found.data, progress.epoch, progress.history[-1])
+
+
+def _quantize(options: argparse.Namespace, bundle) -> None:
+    """Write a float32 bundle in the precision that is asked for, and say what that costs."""
+    from vqvae_gluon.runtimes.quantization import quantize_bundle
+
+    images = _calibration_images(options, bundle) if options.precision == "int8" else None
+    count = options.calibrate or _CALIBRATION_IMAGES
+    written = quantize_bundle(bundle, options.output, options.precision, images, count, options.float32)
+    told = written.manifest["quantization"]
+    if "measured" in told:
+        measured = told["measured"]
+        quality = f"{measured['equal_codes']:.2%} of the codes equal, {measured['psnr_lost']:.3f} dB of PSNR lost"
+        print(f"on the {told['data']['images']} images of the calibration: {quality}", file=sys.stderr)
+    if told["float32"]:
+        print(f"left in float32: {', '.join(told['float32'])}", file=sys.stderr)
+
+
+def _calibration_images(options: argparse.Namespace, bundle):
+    from vqvae_gluon.data import NAMES, ArraySet, open_split
+    from vqvae_gluon.data.images import check_fit, read_any
+
+    name = bundle.manifest["data"]["name"]
+    if options.data is not None and options.data.suffix == ".npy":
+        array = read_any(options.data, bundle.channels)
+        check_fit(array, bundle.channels, str(options.data))
+        return ArraySet(str(options.data), array)
+    if name not in NAMES:
+        raise UsageError("--data", f"is needed as an .npy file of images: {bundle.path} was trained on '{name}'")
+    return open_split(name, "train", bundle.channels, options.data)

@@ -1,6 +1,7 @@
 """What the commands' modules share: the parser, kinds of values, and how an error is told."""
 
 import argparse
+import math
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -12,7 +13,19 @@ EXIT_CODES = "exit codes: 0 done and in agreement, 1 failed, 2 usage, 3 input re
 
 # Named here so that --help loads neither MXNet nor a decoder; tests hold them against what they name.
 DATASET_NAMES = ("mnist", "fashion-mnist", "cifar10", "images", "records")
-RUNTIME_NAMES = ("gluon", "gluon-eager", "executor", "cpp", "cpp-executor", "cpp-predict", "fp64")
+RUNTIME_NAMES = (
+    "gluon",
+    "gluon-eager",
+    "executor",
+    "cpp",
+    "cpp-executor",
+    "cpp-predict",
+    "gluon-fused",
+    "cpp-fused",
+    "fp64",
+)
+PRECISION_NAMES = ("float32", "bfloat16", "int8")
+EQUAL_CODES, PSNR_LOST = 0.97, 0.1  # what another precision may lose
 
 
 def fail(code: int, message: str) -> int:
@@ -59,6 +72,20 @@ def positive(text: str) -> int:
     return number
 
 
+def share(text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ValueError
+    return number
+
+
+def decibels(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
 def seed(text: str) -> int:
     number = int(text)
     if not 0 <= number < 2**31:
@@ -66,5 +93,7 @@ def seed(text: str) -> int:
     return number
 
 
+share.__name__ = "share from 0 to 1"
+decibels.__name__ = "number of dB"
 seed.__name__ = "whole number from 0 to 2**31 - 1"
 positive.__name__ = "whole number from 1 on"  # argparse puts it into its messages.

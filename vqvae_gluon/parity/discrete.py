@@ -13,6 +13,7 @@ from typing import Optional
 import numpy as np
 
 from vqvae_gluon.artifacts.graph import Node
+from vqvae_gluon.artifacts.quantize import SPLIT, nearest_bfloat16, rounds_to_bfloat16
 
 _EXTREMES = {"argmin", "argmax", "argmax_channel", "_npi_argmin", "_npi_argmax"}
 _ORDERS = {"topk", "argsort"}
@@ -111,6 +112,10 @@ def adjudicate(
     elif _kind(node) == "step":
         margins = np.full(len(places), np.nan)
         legal = _within_envelope(inputs, candidate, places, limit, evaluate)
+    elif _kind(node) == "bfloat16":
+        # It takes the number that is rounded times a constant, and so does the limit.
+        margins, number = np.full(len(places), np.nan), inputs[0].astype(np.float64) / SPLIT
+        legal = _within_envelope([number], candidate, places, limit / SPLIT, lambda moved: nearest_bfloat16(moved[0]))
     else:
         margins, legal = np.full(len(places), np.nan), np.zeros(len(places), bool)
     order = np.argsort(legal, kind="stable")[:_MARGINS_KEPT]
@@ -138,6 +143,8 @@ def _kind(node: Node) -> str:
         return "step"
     if node.operator in ("Cast", "cast") and attributes.get("dtype") in _WHOLE:
         return "step"
+    if rounds_to_bfloat16(node):
+        return "bfloat16"
     return "other" if "quantize" in node.operator or node.operator == "_contrib_box_nms" else ""
 
 

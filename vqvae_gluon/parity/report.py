@@ -34,7 +34,7 @@ def to_json(report: Report) -> dict[str, Any]:
         "nodes_skipped": len(report.nodes_skipped),
         "skipped": [{"stage": stage, "node": name} for stage, name in report.nodes_skipped],
         "outputs": {name: node_values(node) for name, node in report.outputs.items()},
-        "tolerance": None if report.tolerance() is None else _number(report.tolerance() or 0.0),
+        "tolerance": None if report.tolerance() is None else number(report.tolerance() or 0.0),
         "first_divergent": _first_divergent(report),
         "codes": None
         if report.codes is None
@@ -256,8 +256,8 @@ def _first_divergent(report: Report) -> Optional[dict[str, Any]]:
         "stage": node.stage,
         "reason": first.reason,
         # Where it was not measured, everything before is right, so that all of the error is the node's own.
-        "local_max_abs": _number(first.local.max_abs if first.local else node.max_abs),
-        "cumulative_max_abs": _number(node.max_abs),
+        "local_max_abs": number(first.local.max_abs if first.local else node.max_abs),
+        "cumulative_max_abs": number(node.max_abs),
         "path": ours,
         "candidate_path": theirs,
     }
@@ -287,9 +287,9 @@ def _comparison(node: NodeComparison) -> dict[str, Any]:
         "equal": node.equal,
         "elements": node.elements,
         "differing": node.differing,
-        "max_abs": _number(node.max_abs),
-        "mean_abs": _number(node.mean_abs),
-        "max_rel": _number(node.max_rel),
+        "max_abs": number(node.max_abs),
+        "mean_abs": number(node.mean_abs),
+        "max_rel": number(node.max_rel),
         "nonfinite": node.nonfinite,
         "worst": None,
         "problem": node.problem,
@@ -297,14 +297,14 @@ def _comparison(node: NodeComparison) -> dict[str, Any]:
     if metrics is not None:
         worst = metrics.worst
         values |= {
-            "max_ulp": _number(metrics.max_ulp),
-            "snr_db": _number(metrics.snr_db),
-            "cosine": _number(metrics.cosine),
-            "quantiles": {f"{q:g}": _number(value) for q, value in zip(QUANTILES, metrics.quantiles)},
+            "max_ulp": number(metrics.max_ulp),
+            "snr_db": number(metrics.snr_db),
+            "cosine": number(metrics.cosine),
+            "quantiles": {f"{q:g}": number(value) for q, value in zip(QUANTILES, metrics.quantiles)},
             "worst": {
                 "index": list(worst.index),
-                "reference": _number(worst.reference),
-                "candidate": _number(worst.candidate),
+                "reference": number(worst.reference),
+                "candidate": number(worst.candidate),
             },
         }
     return values
@@ -314,10 +314,10 @@ def _errors_json(errors: Optional[Errors]) -> Optional[dict[str, Any]]:
     if errors is None:
         return None
     names = ("reference", "candidate", "bound", "excess")
-    return {**{name: _number(getattr(errors, name)) for name in names}, "off": errors.off}
+    return {**{name: number(getattr(errors, name)) for name in names}, "off": errors.off}
 
 
-def _number(value: float) -> Any:
+def number(value: float) -> Any:
     """JSON has no NaN and no infinity."""
     if math.isfinite(value):
         return value

@@ -1,0 +1,155 @@
+"""What a comparison with another precision says: for a terminal, as JSON, and as JUnit XML."""
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+from typing import Any
+
+from vqvae_gluon.files import atomic_write
+from vqvae_gluon.parity.precision import Cost, LayerReport, PrecisionReport
+from vqvae_gluon.parity.report import number
+from vqvae_gluon.parity.result import AGREE, DIVERGE, INVALID
+
+
+def to_json(report: PrecisionReport) -> dict[str, Any]:
+    """The report as JSON-ready values. What is not a finite number is the string ``NaN`` or ``Infinity``."""
+    worst, cost = report.worst, report.cost
+    return {
+        "verdict": report.verdict,
+        "reference": report.reference,
+        "candidate": report.candidate,
+        "subject": report.subject,
+        "candidate_subject": report.candidate_subject,
+        "data": report.data,
+        "count": report.count,
+        "expected": "the criteria of other precisions",
+        "precision": {
+            "reference": report.precisions[0],
+            "candidate": report.precisions[1],
+            "criteria": {
+                "equal_codes_at_least": report.criteria.equal_codes,
+                "psnr_lost_at_most": report.criteria.psnr_lost,
+            },
+            "codes": {"compared": cost.codes, "equal": cost.equal},
+            "equal_codes": number(cost.equal_codes),
+            "psnr": {"reference": number(cost.reference.psnr), "candidate": number(cost.candidate.psnr)},
+            "psnr_lost": number(cost.psnr_lost),
+            "nonfinite": cost.bad,
+            "worst_layer": None if worst is None else worst.name,
+            "leave_in_reference_precision": report.leave,
+            "layer_images": report.layer_images,
+            "layers": [_layer(layer) for layer in report.layers.values()],
+        },
+        "failure": None if report.failure is None else str(report.failure),
+    }
+
+
+def to_text(report: PrecisionReport) -> str:
+    """The report for a terminal, the verdict first."""
+    lines = [f"{report.verdict.upper()}: {summary(report)}"]
+    if report.cost.codes:
+        criteria = report.criteria
+        lines += [
+            f"  criteria: at least {criteria.equal_codes:.2%} of the codes equal,"
+            f" or at most {criteria.psnr_lost:g} dB of PSNR lost"
+        ]
+    if report.worst is not None:
+        worst = report.worst
+        where = f"{worst.stage}/{worst.name} ({worst.operator})"
+        lines += [f"  worst layer: {where}: {_bad(worst) or f'{worst.local.decibels:.1f} dB by itself'}"]
+    if report.verdict == DIVERGE and report.failure is None and not report.bad:
+        lines += [f"  {_advice(report)}"]
+    if any(layer.local.signal or layer.bad for layer in report.layers.values()):
+        lines += [
+            f"  layers, on {report.layer_images} of the images; signal to noise in dB, and what each costs alone:"
+        ]
+        lines += _table(report)
+    lines += [f"  note: the comparison ended early: {report.failure}"] if report.failure else []
+    return "\n".join(lines)
+
+
+def summary(report: PrecisionReport) -> str:
+    """The comparison in one line."""
+    ours, theirs = report.precisions
+    sides = f"{report.candidate} in {theirs} against {report.reference} in {ours}"
+    if report.verdict == INVALID:
+        return f"{sides}: {report.failure or 'nothing was compared: no layer is computed in another way'}"
+    cost = report.cost
+    parts = [f"{cost.equal} of {cost.codes} codes equal ({cost.equal / cost.codes:.2%})"] if cost.codes else []
+    parts += [f"{cost.bad} values are NaN or infinite"] if cost.bad else []
+    if cost.codes and not cost.bad:
+        psnr = f"PSNR {cost.candidate.psnr:.3f} dB against {cost.reference.psnr:.3f} dB"
+        change = f"{cost.psnr_lost:.3f} dB lost" if cost.psnr_lost >= 0 else f"{-cost.psnr_lost:.3f} dB won"
+        parts += [f"{psnr}: {change}"]
+    return f"{sides} on {report.count} images of {report.data}: {'; '.join(parts)}"
+
+
+def write_junit(report: PrecisionReport, path: Path) -> None:
+    """Write JUnit XML: one test for every layer, which fails if it is one to be left as it was, and one for all."""
+    suite = ElementTree.Element("testsuite", name=f"{report.candidate} in {report.precisions[1]}")
+    for layer in report.layers.values():
+        case = ElementTree.SubElement(suite, "testcase", classname="parity", name=f"{layer.stage}/{layer.name}")
+        message = _bad(layer) or (f"leave it in {report.precisions[0]}" if layer.name in (report.leave or ()) else "")
+        if message:
+            ElementTree.SubElement(case, "failure", message=message)
+    verdict = ElementTree.SubElement(suite, "testcase", classname="parity", name="verdict")
+    if report.verdict != AGREE:
+        kind = "error" if report.verdict == INVALID else "failure"
+        ElementTree.SubElement(verdict, kind, message=summary(report)).text = to_text(report)
+    suite.set("tests", str(len(suite)))
+    for kind, plural in (("failure", "failures"), ("error", "errors")):
+        suite.set(plural, str(sum(case.find(kind) is not None for case in suite)))
+    with atomic_write(path) as file:
+        ElementTree.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)
+
+
+def _advice(report: PrecisionReport) -> str:
+    left, precision = report.leave, report.precisions[0]
+    if left is None:
+        return f"no layers that are left in {precision} are enough: something else differs"
+    if not left:
+        return f"on the {report.layer_images} images that the layers were looked into, the criteria are met"
+    return f"leave in {precision}: {', '.join(left)} (export --float32 {' '.join(left)})"
+
+
+def _table(report: PrecisionReport) -> list[str]:
+    rows = [("", "by itself", "in its run", "codes equal", "PSNR lost")]
+    for layer in report.layers.values():
+        alone = layer.alone
+        measured = bool(alone.codes)
+        rows += [
+            (
+                f"{layer.stage}/{layer.name}",
+                f"{layer.local.decibels:.1f}",
+                f"{layer.cumulative.decibels:.1f}",
+                f"{alone.equal_codes:.2%}" if measured else "-",
+                f"{alone.psnr_lost:.3f}" if measured else "-",
+            )
+        ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    marks = ["  ", *("->" if layer is report.worst else "  " for layer in report.layers.values())]
+    return [
+        f"  {mark} {row[0]:<{widths[0]}}  " + "  ".join(f"{cell:>{width}}" for cell, width in zip(row[1:], widths[1:]))
+        for mark, row in zip(marks, rows)
+    ]
+
+
+def _bad(layer: LayerReport) -> str:
+    return f"{layer.bad} values are NaN or infinite" if layer.bad else ""
+
+
+def _layer(layer: LayerReport) -> dict[str, Any]:
+    return {
+        "stage": layer.stage,
+        "name": layer.name,
+        "operator": layer.operator,
+        "local_snr_db": number(layer.local.decibels),
+        "cumulative_snr_db": number(layer.cumulative.decibels),
+        "alone": _alone(layer.alone),
+        "nonfinite": layer.bad,
+    }
+
+
+def _alone(cost: Cost) -> Any:
+    if not cost.codes:
+        return None
+    return {"equal_codes": number(cost.equal_codes), "psnr_lost": number(cost.psnr_lost), "finite": not cost.bad}
