@@ -175,7 +175,12 @@ inline void store_chunk(Format format, std::uint8_t* place, std::size_t plane_st
     return;
   }
   for (std::size_t plane = 0; plane < plane_count(format); ++plane, place += plane_stride) {
-    _mm512_mask_storeu_epi16(place, lanes, upper_halves(low, high));
+    const __m512i halves = upper_halves(low, high);
+    if (lanes == 0xffffffffU) {  // What is stored whole is stored faster.
+      _mm512_store_si512(place, halves);
+    } else {
+      _mm512_mask_storeu_epi16(place, lanes, halves);
+    }
     low = _mm512_sub_ps(low, leading(low));
     high = _mm512_sub_ps(high, leading(high));
   }

@@ -23,7 +23,10 @@ bool is_plain_convolution(const Node& node) {
   for (const double step : node.numbers("dilate")) {
     if (step != 1) return false;
   }
-  return true;
+  const auto [height, width] = node.pair("kernel", 1);
+  const auto [down, across] = node.pair("stride", 1);
+  if (down != across || down < 1) return false;
+  return node.op == "Convolution" || (height >= down && width >= down);
 }
 
 bool is_function(const Node& node) {
@@ -44,6 +47,11 @@ bool is_to_channels_first(const Node& node) {
 constexpr double kSplitter = 65537;  // 2^16 + 1: what is left of 24 bits are 8
 
 }  // namespace
+
+bool Graph::is_quantized(const Node& node) const {
+  return is_convolution(node) && input(node, 0).op == "clip" && input(input(node, 0), 0).op == "rint" &&
+         input(node, 1).op == "Cast" && node.inputs.size() == 2;
+}
 
 // Veltkamp's split: s - (s - x) with s = x * (2^16 + 1).
 bool Graph::is_rounding(const Node& node) const {
@@ -134,7 +142,9 @@ std::vector<bool> constants(const Graph& graph) {
     result[i] = node.is_variable() ||
                 (kConstant.count(node.op) > 0 &&
                  std::all_of(node.inputs.begin(), node.inputs.end(), [&](std::size_t k) { return result[k]; }));
-    if (node.op == "sum") result[i] = result[i] && node.numbers("axis") == std::vector<double>{1};
+    if (node.op == "sum")
+      result[i] = result[i] && node.numbers("axis") == std::vector<double>{1} && !node.is("keepdims", false) &&
+                  !node.is("exclude", false);
     if (node.op == "Cast") result[i] = result[i] && is_cast(node, "float32");
     if (node.op == "L2Normalization") result[i] = result[i] && node.attributes.at("mode") == "instance";
   }
@@ -158,10 +168,10 @@ std::vector<bool> supported(const Graph& graph) {
     } else if (is_function(node) || node.op == "elemwise_add") {
       result[i] = true;
     } else if (node.op == "broadcast_mul" || node.op == "broadcast_add") {
-      // What they take for each channel is a convolution's: its scale and its bias, behind it.
+      // What they take for each channel is the scale and the bias of a convolution of whole numbers.
       const Node& before = graph.input(node, 0);
       result[i] = is_parameter(node, 1) && graph.input(node, 1).is_variable() && result[node.inputs[0]] &&
-                  (graph.is_convolution(before) || before.op == "broadcast_mul");
+                  (node.op == "broadcast_mul" ? graph.is_quantized(before) : before.op == "broadcast_mul");
     } else if (node.op == "argmin") {
       result[i] =
           node.number("axis", -1) == 1 && !node.is("keepdims", false) && graph.is_convolution(graph.input(node, 0));

@@ -39,6 +39,8 @@ struct Graph {
   // Whether a node is the last of three that round to bfloat16 (artifacts/quantize.py), and which the others are.
   bool is_rounding(const Node& node) const;
   std::vector<std::size_t> rounding(const Node& node) const;
+  // Whether a node is a convolution of whole numbers, which a scale and a bias follow (artifacts/quantize.py).
+  bool is_quantized(const Node& node) const;
   bool is_convolution(const Node& node) const { return node.op == "Convolution" || node.op == "Deconvolution"; }
 };
 

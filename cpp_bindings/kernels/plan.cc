@@ -41,6 +41,28 @@ int last_tap(int phase, int pad, int stride) { return floor_divide(phase + pad, 
 
 using Phases = std::vector<std::pair<int, int>>;  // places within a stride
 
+// Windows of a row, and the gap behind them, in pixels.
+std::size_t pitch_of(const Tensor& tensor) {
+  const Windows& windows = tensor.windows;
+  if (tensor.folded()) return windows.grid_width;
+  const auto stride = static_cast<int>(windows.stride);
+  const auto width = static_cast<int>(tensor.extent.width);
+  std::size_t result = windows.grid_width;
+  for (int first = 0; first < std::min(stride, static_cast<int>(windows.columns)); ++first) {
+    // Of the columns first, first + stride, ... of all windows of a row.
+    const int count = static_cast<int>(windows.grid_width) + (static_cast<int>(windows.columns) - 1 - first) / stride;
+    int before = 0;
+    int behind = 0;
+    for (int k = 0; k < count; ++k) {
+      const int x = k * stride + first + windows.x;
+      before += x < 0 ? 1 : 0;
+      behind += x >= width ? 1 : 0;
+    }
+    result = std::max(result, static_cast<std::size_t>(count - std::min(before, behind)));
+  }
+  return result;
+}
+
 class Planner {
  public:
   Planner(const Graph& graph, const std::vector<Data>& inputs)
@@ -108,9 +130,8 @@ class Planner {
       action.kind = node.op == "broadcast_mul" ? Action::Kind::kScaleChannels : Action::Kind::kAddChannels;
       action.numbers = constant(node.inputs[1]);
       hold(node.inputs[0]);
-      if (action.numbers->size() != values_[node.inputs[0]].extent.channels) {
-        refuse(node, "takes no number for each channel");
-      }
+      const auto channels = static_cast<std::int64_t>(values_[node.inputs[0]].extent.channels);
+      if (variable(node.inputs[1]).shape != Shape{1, channels, 1, 1}) refuse(node, "takes no number for each channel");
       return append(i, node.inputs[0], action);
     }
     set_function(node, &action);
@@ -282,9 +303,9 @@ class Planner {
       windows.grid_width = (extent.width + step.spread - 1) / step.spread;
     }
     step.input = keep_windows(node.inputs[0], format, windows);
-    const bool folded = plan_.tensors[step.input].folded();
+    const Tensor& operand = plan_.tensors[step.input];
     const auto push = [&](const Phases& phases, Product product) {
-      product.weights = pack(node, *kernel, in.channels, format, folded, windows, product, phases);
+      product.weights = pack(node, *kernel, operand, product, phases);
       product.places = phases.size();
       step.products.push_back(std::move(product));
     };
@@ -298,13 +319,17 @@ class Planner {
       for (int a = 0; a < stride_y; ++a) {
         for (int b = 0; b < stride_y; ++b) all.emplace_back(a, b);
       }
-      if (channels * all.size() <= kFewColumns || folded) {
+      if (channels * all.size() <= kFewColumns) {
         push(all, whole);
       } else {
         for (const auto& [a, b] : all) {
-          Product part;
+          Product part = whole;
           part.offset_y = static_cast<std::size_t>(a);
           part.offset_x = static_cast<std::size_t>(b);
+          if (operand.folded()) {  // A folded window is one pixel, and is taken whole.
+            push({{a, b}}, part);
+            continue;
+          }
           const int top = first_tap(a, pad_y, height, stride_y);
           const int left = first_tap(b, pad_x, width, stride_y);
           part.top = static_cast<std::size_t>(top - windows.y);
@@ -336,9 +361,10 @@ class Planner {
 
   // The kernel as a matrix: (window column, window row, channel) by (phase, filter); folded, all of the former are as
   // one pixel's channels.
-  std::shared_ptr<const Weights> pack(const Node& node, const std::vector<float>& kernel, std::size_t channels,
-                                      Format format, bool folded, const Windows& windows, const Product& part,
-                                      const Phases& phases) const {
+  std::shared_ptr<const Weights> pack(const Node& node, const std::vector<float>& kernel, const Tensor& operand,
+                                      const Product& part, const Phases& phases) const {
+    const Windows& windows = operand.windows;
+    const std::size_t channels = operand.extent.channels;
     const bool transposed = node.op == "Deconvolution";
     const auto [height, width] = node.pair("kernel", 1);
     const int stride = node.pair("stride", 1).first;
@@ -355,8 +381,8 @@ class Planner {
           const int x = transposed ? phases[phase].second + pad_x - (windows.x + column) * stride : column;
           if (y < 0 || y >= height || x < 0 || x >= width) continue;
           for (std::size_t channel = 0; channel < channels; ++channel) {
-            const std::size_t place =
-                folded ? (channel * part.rows + r) * part.columns + c : (c * part.rows + r) * channels + channel;
+            const std::size_t place = operand.by_channel ? (channel * part.rows + r) * part.columns + c
+                                                         : (c * part.rows + r) * channels + channel;
             float* to = &matrix[place * wide + phase * filters];
             for (std::size_t filter = 0; filter < filters; ++filter) {
               const std::size_t map = transposed ? channel * filters + filter : filter * channels + channel;
@@ -368,8 +394,10 @@ class Planner {
         }
       }
     }
-    if (folded) return std::make_shared<const Weights>(format, matrix, 1, 1, matrix.size() / wide, wide);
-    return std::make_shared<const Weights>(format, matrix, part.columns, part.rows, channels, wide);
+    if (operand.folded()) {
+      return std::make_shared<const Weights>(operand.format, matrix, 1, 1, matrix.size() / wide, wide);
+    }
+    return std::make_shared<const Weights>(operand.format, matrix, part.columns, part.rows, channels, wide);
   }
 
   // The narrowest form in which the product is still exact: of bytes and of bfloat16 numbers it is.
@@ -410,6 +438,7 @@ class Planner {
     tensor.is_operand = format.has_value();
     tensor.format = format.value_or(Format::kSplit);
     tensor.windows = windows;
+    if (format) tensor.pitch = pitch_of(tensor);
     tensor.first_step = value.step;
     tensor.last_step = value.step;
     plan_.tensors.push_back(tensor);
@@ -429,8 +458,10 @@ class Planner {
     tensor.is_operand = true;
     tensor.format = format;
     tensor.windows = windows;
+    tensor.by_channel = true;
+    tensor.pitch = pitch_of(tensor);
     const auto end = from.actions.begin() + static_cast<std::ptrdiff_t>(value.actions);
-    if (from.source != Step::Source::kImages || !tensor.folded() ||
+    if (from.source != Step::Source::kImages || !tensor.folded() || windows.y > 0 || windows.x > 0 ||
         !std::all_of(from.actions.begin(), end, [](const Action& a) { return a.kind == Action::Kind::kFunction; })) {
       return keep(i, format, windows);
     }
@@ -559,26 +590,6 @@ class Planner {
 };
 
 }  // namespace
-
-std::size_t Tensor::pitch() const {
-  if (folded()) return windows.grid_width;
-  const auto stride = static_cast<int>(windows.stride);
-  const auto width = static_cast<int>(extent.width);
-  std::size_t result = windows.grid_width;
-  for (int first = 0; first < std::min(stride, static_cast<int>(windows.columns)); ++first) {
-    // Of the columns first, first + stride, ... of all windows of a row.
-    const int count = static_cast<int>(windows.grid_width) + (static_cast<int>(windows.columns) - 1 - first) / stride;
-    int before = 0;
-    int behind = 0;
-    for (int k = 0; k < count; ++k) {
-      const int x = k * stride + first + windows.x;
-      before += x < 0 ? 1 : 0;
-      behind += x >= width ? 1 : 0;
-    }
-    result = std::max(result, static_cast<std::size_t>(count - std::min(before, behind)));
-  }
-  return result;
-}
 
 Plan make_plan(const Graph& graph, const std::vector<Data>& inputs) { return Planner(graph, inputs).make(); }
 

@@ -53,23 +53,23 @@ struct Tensor {
   bool is_operand = false;
   Format format = Format::kSplit;
   Windows windows;
+  bool by_channel = false;  // folded windows are (channel, row, column), not (column, row, channel)
+  std::size_t pitch = 0;    // of an operand: windows and gap of a row, in pixels
   std::size_t first_step = 0;
   std::size_t last_step = 0;
 
   bool folded() const {
     const std::size_t pixels = windows.rows * windows.columns;
-    return pixels > 1 && pixels * extent.channels * element_bytes(format) <= 2 * kChunkBytes;
+    return pixels > 1 && pixels * extent.channels * element_bytes(format) <= (by_channel ? 2 : 1) * kChunkBytes;
   }
   std::size_t channels() const { return folded() ? windows.rows * windows.columns * extent.channels : extent.channels; }
   // Bytes from one pixel to the next.
   std::size_t pixel() const { return is_operand ? kChunkBytes : extent.channels * sizeof(float); }
   std::size_t chunks() const { return pixel_bytes(format, channels()) / kChunkBytes; }
-  // Pixels of a row; its windows, and the gap behind them.
-  std::size_t pitch() const;
   // Rows that begin every `stride` rows at the same one.
   std::size_t lines() const { return windows.grid_height + (folded() ? 0 : (windows.rows - 1) / windows.stride); }
   std::size_t stride() const { return folded() ? 1 : windows.stride; }
-  std::size_t line(std::size_t images) const { return images * pitch() * pixel(); }
+  std::size_t line(std::size_t images) const { return images * pitch * pixel(); }
   // All rows of every `stride`-th column, and what the last windows have beyond them.
   std::size_t copy(std::size_t images) const {
     return stride() * lines() * line(images) + windows.columns * images * pixel();

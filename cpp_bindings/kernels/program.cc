@@ -52,26 +52,25 @@ void place_tensors(const Plan& plan, bool kept, Layout* layout) {
   }
 }
 
-// Where row or column `at` of an image goes, whose windows' size along it is `size` and begin at `begin`: for each
-// place in the window, if it is folded, else once. `step` and `next` are the bytes from one of those that are `stride`
-// apart to the next, and from one of those that follow each other.
+// Where row or column `at` of an image goes along one side of the windows, `size` pixels that begin at `begin`, of
+// which there are `grid`: for each place in the window, `place` bytes apart, if it is folded; else once. `step` are the
+// bytes from one pixel to the one a stride further on, `next` to the following one. What no window reads goes nowhere.
 std::vector<std::size_t> place_along(std::size_t extent, const Tensor& tensor, std::size_t size, int begin,
-                                     std::size_t grid, std::size_t count, std::size_t step, std::size_t next,
-                                     std::size_t place) {
+                                     std::size_t grid, std::size_t step, std::size_t next, std::size_t place) {
   const std::size_t stride = tensor.windows.stride;
   std::vector<std::size_t> result;
   for (std::size_t k = 0; k < (tensor.folded() ? size : 1); ++k) {
     for (std::size_t at = 0; at < extent; ++at) {
       const int from = static_cast<int>(at) - begin - static_cast<int>(k);
-      const auto whole = static_cast<std::size_t>(from);
-      if (from < 0) {
-        result.push_back(kNowhere);
-      } else if (tensor.folded()) {
-        const bool is_read = whole % stride == 0 && whole / stride < grid;
-        result.push_back(is_read ? whole / stride * step + k * place : kNowhere);
-      } else {
-        result.push_back(whole / stride < count ? whole % stride * next + whole / stride * step : kNowhere);
+      const std::size_t first = static_cast<std::size_t>(from) % stride;
+      const std::size_t number = static_cast<std::size_t>(from) / stride;
+      std::size_t offset = kNowhere;
+      if (from >= 0 && tensor.folded()) {
+        if (first == 0 && number < grid) offset = number * step + k * place;
+      } else if (from >= 0 && first < size && number < grid + (size - 1 - first) / stride) {
+        offset = first * next + number * step;
       }
+      result.push_back(offset);
     }
   }
   return result;
@@ -85,11 +84,10 @@ void place_pixels(const Tensor& tensor, Layout* layout) {
   const std::size_t line = tensor.line(layout->images);
   const std::size_t place = tensor.extent.channels * element_bytes(tensor.format);
   const std::size_t next = layout->images * tensor.pixel();
-  layout->rows.back() = place_along(tensor.extent.height, tensor, windows.rows, windows.y, windows.grid_height,
-                                    tensor.lines(), line, tensor.lines() * line, place);
+  layout->rows.back() = place_along(tensor.extent.height, tensor, windows.rows, windows.y, windows.grid_height, line,
+                                    tensor.lines() * line, place);
   // Folded, the columns of the window are the slower ones.
-  layout->pixels.back() = place_along(tensor.extent.width, tensor, windows.columns, windows.x, windows.grid_width,
-                                      windows.grid_width + (windows.columns - 1) / windows.stride, next,
+  layout->pixels.back() = place_along(tensor.extent.width, tensor, windows.columns, windows.x, windows.grid_width, next,
                                       tensor.copy(layout->images), windows.rows * place);
 }
 
@@ -132,7 +130,7 @@ void clear(const Tensor& tensor, std::size_t images, std::uint8_t* base) {
     return place < 0 || place >= static_cast<int>(extent);
   };
   const std::size_t stride = windows.stride;
-  const std::size_t pitch = tensor.pitch();
+  const std::size_t pitch = tensor.pitch;
   const std::size_t line = tensor.line(images);
   for (std::size_t sheet = 0; sheet < plane_count(tensor.format) * tensor.chunks(); ++sheet) {
     for (std::size_t first = 0; first < stride; ++first) {
@@ -329,7 +327,7 @@ class Program::Impl {
 
   static Run run_of(const Tensor& input, std::size_t images) {
     const Windows& windows = input.windows;
-    const std::size_t pitch = input.pitch();
+    const std::size_t pitch = input.pitch;
     if (pitch != windows.grid_width && images * windows.grid_width >= kBlock) {
       return {windows.grid_height, images * windows.grid_width, images * pitch};
     }
@@ -341,7 +339,7 @@ class Program::Impl {
     const Tensor& input = plan_.tensors[step.input];
     const Weights& weights = *product.weights;
     const std::size_t images = work.layout.images;
-    const std::size_t pitch = input.pitch();
+    const std::size_t pitch = input.pitch;
     const auto [first, end] = rows;
     const std::size_t channels = weights.columns() / product.places;
     Block& block = scratch->block;
@@ -437,24 +435,23 @@ class Program::Impl {
     const Tensor& tensor = plan_.tensors[step.output];
     const Windows& windows = tensor.windows;
     const Extent& extent = step.extent;
-    // The image as the windows see it: with what is beyond its edges.
+    // The image as the windows see it: with what is around it, and some more, for rows are read four numbers at a time.
     const std::size_t height = (windows.grid_height - 1) * windows.stride + windows.rows;
-    const std::size_t width = (windows.grid_width - 1) * windows.stride + windows.columns + kBlock;
+    const std::size_t seen = (windows.grid_width - 1) * windows.stride + windows.columns;
+    const std::size_t width = seen + kBlock;
     std::vector<float>& framed = scratch->framed;
     framed.assign(extent.channels * height * width, 0.0F);
+    const auto top = static_cast<std::size_t>(-windows.y);
+    const auto left = static_cast<std::size_t>(-windows.x);
+    const std::size_t rows = height > top ? std::min(extent.height, height - top) : 0;
+    const std::size_t columns = seen > left ? std::min(extent.width, seen - left) : 0;
     const auto* pixels = static_cast<const float*>(work.inputs[step.input].values) +
                          (work.first + image) * extent.channels * extent.pixels();
     for (std::size_t channel = 0; channel < extent.channels; ++channel) {
-      for (std::size_t y = 0; y < extent.height; ++y) {
-        const std::size_t to = y - static_cast<std::size_t>(windows.y);
-        if (to >= height) continue;
-        float* row = framed.data() + (channel * height + to) * width - windows.x;
-        std::copy_n(pixels + (channel * extent.height + y) * extent.width,
-                    std::min(extent.width, width - kBlock + static_cast<std::size_t>(windows.x)), row);
-        for (const Action& action : step.actions) {
-          apply(action.function, action.a, action.b, row,
-                std::min(extent.width, width + static_cast<std::size_t>(windows.x)));
-        }
+      for (std::size_t y = 0; y < rows; ++y) {
+        float* row = framed.data() + (channel * height + y + top) * width + left;
+        std::copy_n(pixels + (channel * extent.height + y) * extent.width, columns, row);
+        for (const Action& action : step.actions) apply(action.function, action.a, action.b, row, columns);
       }
     }
     const std::size_t whole = windows.rows * windows.columns * extent.channels;

@@ -51,7 +51,7 @@ class Bench {
       : Bench(vqvae::read_bundle(options.bundle, true), options.kernels, options.inputs) {}
 
   double run(std::size_t count, std::size_t number) {
-    const vqvae::Tensor& images = inputs_.at(number);
+    const vqvae::Inputs& images = inputs_.at(number);
     // A graph is planned anew for another shape; that is no part of its time.
     if (number != last_) reconstruct(images);
     last_ = number;
@@ -67,19 +67,21 @@ class Bench {
   Bench(vqvae::Bundle bundle, const std::string& kernels, const std::vector<std::string>& inputs)
       : encoder_(open(std::move(bundle.encoder), vqvae::kImagesInput, kernels)),
         decoder_(open(std::move(bundle.decoder), vqvae::kCodesInput, kernels)) {
-    for (const std::string& path : inputs) inputs_.push_back(vqvae::read_npy(path));
+    for (const std::string& path : inputs) inputs_.push_back({{vqvae::kImagesInput, vqvae::read_npy(path)}});
     reconstruct(inputs_.front());
   }
 
-  vqvae::Tensor reconstruct(const vqvae::Tensor& images) {
-    std::vector<vqvae::Tensor> codes = encoder_.run({{vqvae::kImagesInput, images}});
-    std::vector<vqvae::Tensor> result = decoder_.run({{vqvae::kCodesInput, std::move(codes.at(0))}});
+  vqvae::Tensor reconstruct(const vqvae::Inputs& images) {
+    std::vector<vqvae::Tensor> codes = encoder_.run(images);
+    vqvae::Inputs inputs;
+    inputs.emplace(vqvae::kCodesInput, std::move(codes.at(0)));
+    std::vector<vqvae::Tensor> result = decoder_.run(inputs);
     return std::move(result.at(0));
   }
 
   void in_parts(vqvae::Network* network, const char* input, const std::string& in, const std::string& out) const {
     const vqvae::Tensor values = vqvae::read_npy(in);
-    const std::int64_t size = inputs_.front().shape.at(0);
+    const std::int64_t size = inputs_.front().at(vqvae::kImagesInput).shape.at(0);
     vqvae::Tensor all;
     for (std::int64_t first = 0; first < values.shape.at(0); first += size) {
       const std::int64_t end = std::min(values.shape[0], first + size);
@@ -98,7 +100,7 @@ class Bench {
 
   vqvae::Network encoder_;
   vqvae::Network decoder_;
-  std::vector<vqvae::Tensor> inputs_;
+  std::vector<vqvae::Inputs> inputs_;
   std::size_t last_ = 0;
 };
 
