@@ -140,7 +140,6 @@ def test_any_convolutions_are_computed_as_honestly_as_by_mxnet(seed, tmp_path):
         lambda x: mx.sym.Convolution(x, num_filter=8, stride=(1, 2), kernel=(3, 3)),
         lambda x: mx.sym.Deconvolution(x, num_filter=8, num_group=2, kernel=(3, 3)),
         lambda x: mx.sym.Deconvolution(x, num_filter=8, stride=(3, 3), kernel=(2, 2)),
-        lambda x: mx.sym.Deconvolution(x, num_filter=8, stride=(2, 2), kernel=(4, 4), target_shape=(14, 10)),
         lambda x: mx.sym.Pooling(x, kernel=(2, 2), pool_type="max"),
         lambda x: mx.sym.broadcast_add(x, mx.sym.var("place", shape=(1, 1, 7, 5))),
         lambda x: mx.sym.argmin(x, axis=2),
@@ -244,7 +243,7 @@ def test_binary_writes_the_same_pictures_either_way(tmp_path):
         output = tmp_path / engine
         result = run_reconstruct("--bundle", PRETRAINED, "--engine", engine, "--output", output, PRETRAINED / "digits")
         assert result.returncode == DONE, result.stderr
-        assert HAS_AMX == (result.stderr == "") or engine == "cachedop"
+        assert (result.stderr == "") == HAS_AMX or engine == "cachedop"
         written[engine] = {file.name: file.read_bytes() for file in output.iterdir()}
     assert len(written["fused"]) == 64 and written["fused"] == written["cachedop"]
 
