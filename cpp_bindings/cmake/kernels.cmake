@@ -8,6 +8,7 @@ mark_as_advanced(MXNet_LIB_API)
 
 add_library(vqvae_kernels MODULE
   kernels/block.cc
+  kernels/convolution.cc
   kernels/graph.cc
   kernels/library.cc
   kernels/matmul.cc

@@ -8,13 +8,14 @@
 #include <stdexcept>
 #include <utility>
 
+#include "convolution.hpp"
+
 namespace vqvae::kernels {
 namespace {
 
 using Numbers = std::shared_ptr<const std::vector<float>>;
 
 constexpr std::size_t kNone = std::numeric_limits<std::size_t>::max();
-constexpr std::size_t kFewColumns = 16;  // one tile
 
 std::vector<float> to_floats(const Data& data, const std::string& name) {
   std::size_t count = 1;
@@ -32,14 +33,6 @@ std::vector<float> to_floats(const Data& data, const std::string& name) {
       throw std::invalid_argument(name + " is neither float32 nor int8");
   }
 }
-
-int floor_divide(int a, int b) { return a / b - (a % b < 0 ? 1 : 0); }
-
-// The first and the last input pixel that an output pixel of a transposed convolution takes, counted from its own.
-int first_tap(int phase, int pad, int size, int stride) { return -floor_divide(size - 1 - phase - pad, stride); }
-int last_tap(int phase, int pad, int stride) { return floor_divide(phase + pad, stride); }
-
-using Phases = std::vector<std::pair<int, int>>;  // places within a stride
 
 // Windows of a row, and the gap behind them, in pixels.
 std::size_t pitch_of(const Tensor& tensor) {
@@ -98,7 +91,7 @@ class Planner {
     bool channels_last = false;
   };
 
-  [[noreturn]] void refuse(const Node& node, const std::string& why) const {
+  [[noreturn]] static void refuse(const Node& node, const std::string& why) {
     throw std::invalid_argument(node.name + " (" + node.op + ") " + why);
   }
 
@@ -158,7 +151,9 @@ class Planner {
       action->b = static_cast<float>(node.number("a_max", 0));
     } else if (node.op == "Activation") {
       const std::string& type = node.attributes.at("act_type");
-      action->function = type == "relu" ? Function::kRelu : type == "tanh" ? Function::kTanh : Function::kSigmoid;
+      action->function = Function::kSigmoid;
+      if (type == "relu") action->function = Function::kRelu;
+      if (type == "tanh") action->function = Function::kTanh;
     } else {
       refuse(node, "is not known");
     }
@@ -255,149 +250,36 @@ class Planner {
 
   void convolve(std::size_t i) {
     const Node& node = graph_.nodes[i];
-    const bool transposed = node.op == "Deconvolution";
     hold(node.inputs[0]);
-    const Extent in = values_[node.inputs[0]].extent;
+    const Convolution convolution(node, values_[node.inputs[0]].extent);
     const Numbers kernel = constant(node.inputs[1]);
-    const auto [height, width] = node.pair("kernel", 1);
-    const auto [stride_y, stride_x] = node.pair("stride", 1);
-    const auto [pad_y, pad_x] = node.pair("pad", 0);
-    const auto [adjust_y, adjust_x] = node.pair("adj", 0);
-    const auto channels = static_cast<std::size_t>(node.number("num_filter", 0));
-    if (stride_y != stride_x || stride_y < 1) refuse(node, "has unlike strides");
-    if (kernel->size() != channels * in.channels * static_cast<std::size_t>(height * width)) {
-      refuse(node, "has a kernel of another shape");
-    }
-    const auto out = [&](std::size_t extent, int size, int pad, int adjust) {
-      const int whole = static_cast<int>(extent);
-      const int result =
-          transposed ? (whole - 1) * stride_y - 2 * pad + size + adjust : (whole + 2 * pad - size) / stride_y + 1;
-      if (result < 1) refuse(node, "takes too small an image");
-      return static_cast<std::size_t>(result);
-    };
-    const Extent extent = {channels, out(in.height, height, pad_y, adjust_y), out(in.width, width, pad_x, adjust_x)};
-
+    if (kernel->size() != convolution.kernel_size()) refuse(node, "has a kernel of another shape");
     Step step;
     step.source = Step::Source::kProduct;
-    const Format format = operand_format(node, *kernel);
-    Windows windows;
-    if (!transposed) {
-      windows = {static_cast<std::size_t>(height),
-                 static_cast<std::size_t>(width),
-                 static_cast<std::size_t>(stride_y),
-                 -pad_y,
-                 -pad_x,
-                 extent.height,
-                 extent.width};
-    } else {
-      // Output pixel y * stride + a takes input pixel y + d by kernel row a + pad - d * stride.
-      step.spread = static_cast<std::size_t>(stride_y);
-      windows.y = first_tap(0, pad_y, height, stride_y);
-      windows.x = first_tap(0, pad_x, width, stride_y);
-      const int rows = last_tap(stride_y - 1, pad_y, stride_y) - windows.y + 1;
-      const int columns = last_tap(stride_y - 1, pad_x, stride_y) - windows.x + 1;
-      if (height < stride_y || width < stride_y) refuse(node, "has a kernel smaller than its stride");
-      windows.rows = static_cast<std::size_t>(rows);
-      windows.columns = static_cast<std::size_t>(columns);
-      windows.grid_height = (extent.height + step.spread - 1) / step.spread;
-      windows.grid_width = (extent.width + step.spread - 1) / step.spread;
-    }
-    step.input = keep_windows(node.inputs[0], format, windows);
-    const Tensor& operand = plan_.tensors[step.input];
-    const auto push = [&](const Phases& phases, Product product) {
-      product.weights = pack(node, *kernel, operand, product, phases);
-      product.places = phases.size();
-      step.products.push_back(std::move(product));
-    };
-    Product whole;
-    whole.rows = windows.rows;
-    whole.columns = windows.columns;
-    if (!transposed) {
-      push({{0, 0}}, whole);
-    } else {
-      Phases all;
-      for (int a = 0; a < stride_y; ++a) {
-        for (int b = 0; b < stride_y; ++b) all.emplace_back(a, b);
-      }
-      if (channels * all.size() <= kFewColumns) {
-        push(all, whole);
-      } else {
-        for (const auto& [a, b] : all) {
-          Product part = whole;
-          part.offset_y = static_cast<std::size_t>(a);
-          part.offset_x = static_cast<std::size_t>(b);
-          if (operand.folded()) {  // A folded window is one pixel, and is taken whole.
-            push({{a, b}}, part);
-            continue;
-          }
-          const int top = first_tap(a, pad_y, height, stride_y);
-          const int left = first_tap(b, pad_x, width, stride_y);
-          part.top = static_cast<std::size_t>(top - windows.y);
-          part.left = static_cast<std::size_t>(left - windows.x);
-          part.rows = static_cast<std::size_t>(last_tap(a, pad_y, stride_y) - top + 1);
-          part.columns = static_cast<std::size_t>(last_tap(b, pad_x, stride_y) - left + 1);
-          push({{a, b}}, part);
-        }
-      }
-    }
-    begin(i, std::move(step), extent);
+    step.spread = convolution.spread();
+    step.input = keep_windows(node.inputs[0], operand_format(node, *kernel), convolution.windows());
+    step.products = convolution.products(*kernel, plan_.tensors[step.input]);
+    begin(i, std::move(step), convolution.extent());
     use(plan_.steps.back().input);
-    if (!node.is("no_bias", transposed) && node.inputs.size() > 2) {
-      Action action;
-      action.kind = Action::Kind::kAddChannels;
-      action.numbers = constant(node.inputs[2]);
-      if (action.numbers->size() != channels) refuse(node, "has a bias of another shape");
-      if (plan_.steps.back().products.front().places > 1) {  // For all places at once, side by side.
-        auto repeated = std::make_shared<std::vector<float>>();
-        for (std::size_t k = 0; k < plan_.steps.back().products.front().places; ++k) {
-          repeated->insert(repeated->end(), action.numbers->begin(), action.numbers->end());
-        }
-        action.numbers = std::move(repeated);
-      }
-      plan_.steps.back().actions.push_back(action);
+    if (!node.is("no_bias", node.op == "Deconvolution") && node.inputs.size() > 2) {
+      plan_.steps.back().actions.push_back(bias_of(node));
       values_[i].actions = 1;
     }
   }
 
-  // The kernel as a matrix: (window column, window row, channel) by (phase, filter); folded, all of the former are as
-  // one pixel's channels.
-  std::shared_ptr<const Weights> pack(const Node& node, const std::vector<float>& kernel, const Tensor& operand,
-                                      const Product& part, const Phases& phases) const {
-    const Windows& windows = operand.windows;
-    const std::size_t channels = operand.extent.channels;
-    const bool transposed = node.op == "Deconvolution";
-    const auto [height, width] = node.pair("kernel", 1);
-    const int stride = node.pair("stride", 1).first;
-    const auto [pad_y, pad_x] = node.pair("pad", 0);
-    const auto filters = static_cast<std::size_t>(node.number("num_filter", 0));
-    const std::size_t wide = phases.size() * filters;
-    std::vector<float> matrix(part.rows * part.columns * channels * wide, 0.0F);
-    for (std::size_t phase = 0; phase < phases.size(); ++phase) {
-      for (std::size_t r = 0; r < part.rows; ++r) {
-        for (std::size_t c = 0; c < part.columns; ++c) {
-          const int row = static_cast<int>(part.top + r);
-          const int column = static_cast<int>(part.left + c);
-          const int y = transposed ? phases[phase].first + pad_y - (windows.y + row) * stride : row;
-          const int x = transposed ? phases[phase].second + pad_x - (windows.x + column) * stride : column;
-          if (y < 0 || y >= height || x < 0 || x >= width) continue;
-          for (std::size_t channel = 0; channel < channels; ++channel) {
-            const std::size_t place = operand.by_channel ? (channel * part.rows + r) * part.columns + c
-                                                         : (c * part.rows + r) * channels + channel;
-            float* to = &matrix[place * wide + phase * filters];
-            for (std::size_t filter = 0; filter < filters; ++filter) {
-              const std::size_t map = transposed ? channel * filters + filter : filter * channels + channel;
-              to[filter] = kernel[(map * static_cast<std::size_t>(height) + static_cast<std::size_t>(y)) *
-                                      static_cast<std::size_t>(width) +
-                                  static_cast<std::size_t>(x)];
-            }
-          }
-        }
-      }
+  // Where the results of several places are side by side, so is the bias.
+  Action bias_of(const Node& node) {
+    const Step& step = plan_.steps.back();
+    const Numbers bias = constant(node.inputs[2]);
+    if (bias->size() != step.extent.channels) refuse(node, "has a bias of another shape");
+    auto repeated = std::make_shared<std::vector<float>>();
+    for (std::size_t k = 0; k < step.products.front().places; ++k) {
+      repeated->insert(repeated->end(), bias->begin(), bias->end());
     }
-    if (operand.folded()) {
-      return std::make_shared<const Weights>(operand.format, matrix, 1, 1, matrix.size() / wide, wide);
-    }
-    return std::make_shared<const Weights>(operand.format, matrix, part.columns, part.rows, channels, wide);
+    Action action;
+    action.kind = Action::Kind::kAddChannels;
+    action.numbers = std::move(repeated);
+    return action;
   }
 
   // The narrowest form in which the product is still exact: of bytes and of bfloat16 numbers it is.

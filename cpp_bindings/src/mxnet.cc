@@ -14,6 +14,7 @@
 
 #include "vqvae/error.hpp"
 #include "vqvae/fusion.hpp"
+#include "vqvae/network.hpp"
 #include "vqvae/threads.hpp"
 
 namespace vqvae::mxnet {
