@@ -276,7 +276,7 @@ def test_the_c_header_and_its_declarations_here_have_the_same_functions():
     assert set(re.findall(r"^[a-z].*?\b(vqvae_\w+)\(", text, re.MULTILINE)) == set(FUNCTIONS)
 
 
-@pytest.mark.parametrize("engine", range(3))
+@pytest.mark.parametrize("engine", range(4))
 @pytest.mark.parametrize("size", [(3, 28, 28), (2, 31, 9)])
 def test_the_c_api_gives_what_python_gives(library, engine, size):
     images = np.random.default_rng(0).integers(0, 256, (*size, 1), np.uint8)
@@ -319,7 +319,7 @@ def test_the_c_api_rejects_what_is_no_bundle(library, bundle):
     [
         ({"size": 0}, "options.size: is 0, not sizeof(vqvae_options)"),
         ({"size": 1 << 40}, "options.size: is 1099511627776"),
-        ({"engine": 3}, "options.engine: is 3, not 0, 1 or 2"),
+        ({"engine": 4}, "options.engine: is 4, not 0, 1, 2 or 3"),
         ({"engine": -1}, "options.engine: is -1"),
         ({"no_verify": 2}, "options.no_verify: is neither 0 nor 1"),
         ({"threads": -1}, "threads: are -1; give at least 1"),

@@ -2,8 +2,8 @@
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 
 # What MXNet's library wants of a library of operators comes as source with its headers.
-get_filename_component(mxnet_sources "${MXNet_INCLUDE_DIR}/../src" ABSOLUTE)
-find_file(MXNet_LIB_API lib_api.cc HINTS "${mxnet_sources}" NO_DEFAULT_PATH REQUIRED)
+get_filename_component(mxnet_root "${MXNet_INCLUDE_DIR}/.." ABSOLUTE)
+find_file(MXNet_LIB_API lib_api.cc HINTS "${mxnet_root}/src" NO_DEFAULT_PATH REQUIRED)
 mark_as_advanced(MXNet_LIB_API)
 
 add_library(vqvae_kernels MODULE
@@ -18,12 +18,13 @@ add_library(vqvae_kernels MODULE
 target_compile_features(vqvae_kernels PRIVATE cxx_std_17)
 target_include_directories(vqvae_kernels SYSTEM PRIVATE "${MXNet_INCLUDE_DIR}")
 # Each operation rounds by itself, as MXNet's do.
-target_compile_options(vqvae_kernels PRIVATE ${VQVAE_WARNINGS} -O3 -ffp-contract=off)
+target_compile_options(vqvae_kernels PRIVATE ${VQVAE_WARNINGS} -O3 -ffp-contract=off
+  "-ffile-prefix-map=${CMAKE_CURRENT_SOURCE_DIR}=." "-ffile-prefix-map=${mxnet_root}=mxnet")
 target_link_libraries(vqvae_kernels PRIVATE OpenMP::OpenMP_CXX)
 set_source_files_properties("${MXNet_LIB_API}" PROPERTIES COMPILE_OPTIONS -w)
 # Only these two are for the processors that have it; the library asks before it calls them. gcc warns of variables in
 # its own headers.
 set_source_files_properties(kernels/block.cc kernels/matmul.cc PROPERTIES COMPILE_OPTIONS
   "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma;-mamx-tile;-mamx-int8;-mamx-bf16;-Wno-uninitialized;-Wno-maybe-uninitialized")
-set_target_properties(vqvae_kernels PROPERTIES CXX_VISIBILITY_PRESET default)
+set_target_properties(vqvae_kernels PROPERTIES INSTALL_RPATH "$ORIGIN")
 install(TARGETS vqvae_kernels LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")
