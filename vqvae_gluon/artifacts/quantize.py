@@ -52,7 +52,8 @@ class Quantized:
 
 @dataclass(frozen=True)
 class Criteria:
-    """What a network of lower precision may lose against the float32 one; one of the two is enough.
+    """What a network of lower precision may lose against the float32 one; one of the two is enough
+    (:meth:`met`).
 
     Attributes:
         equal_codes: the least share of equal codes.
@@ -62,9 +63,11 @@ class Criteria:
     equal_codes: float = 0.97
     psnr_lost: float = 0.1
 
-    def either(self, equal_codes: float, psnr_lost: float) -> bool:
-        """Whether they are met. NaN meets none."""
-        return equal_codes >= self.equal_codes or psnr_lost <= self.psnr_lost
+    def met(self, equal_codes: float, psnr_lost: float, decoder_psnr_lost: float) -> bool:
+        """Whether they are met. NaN meets none. Equal codes say nothing of the decoder: they count if it loses little
+        on codes that are equal."""
+        enough = equal_codes >= self.equal_codes and decoder_psnr_lost <= self.psnr_lost
+        return enough or psnr_lost <= self.psnr_lost
 
     def part(self, share: float) -> "Criteria":
         """Those of one layer that may use up a share of what the network may lose."""
@@ -127,7 +130,7 @@ def in_int8(
     For a layer N with input x, weights W and bias b::
 
         N_steps   = x * (1 / input_scale)
-        N_rounded = rint(N_steps)                    half to even
+        N_rounded = rint(N_steps)                    MXNet's: a half goes down
         N_input   = clip(N_rounded, lowest, highest)
         N_weights = Cast(W, float32)                 W stored as int8
         N_sums    = Convolution(N_input, N_weights)  or Deconvolution; without a bias

@@ -85,8 +85,13 @@ class Cost:
         ours, theirs = self.reference.psnr, self.candidate.psnr
         return 0.0 if ours == theirs else ours - theirs
 
-    def meets(self, criteria: Criteria) -> bool:
-        return criteria.either(self.equal_codes, self.psnr_lost)
+    def meets(self, criteria: Criteria, decoder: "Cost") -> bool:
+        """Whether this is little enough.
+
+        Args:
+            decoder: what the decoder loses on the reference's codes.
+        """
+        return criteria.met(self.equal_codes, self.psnr_lost, decoder.psnr_lost)
 
 
 @dataclass
@@ -123,6 +128,7 @@ class PrecisionReport:
         subject, candidate_subject: directories of the bundles.
         data: what they were fed, ``count`` images of it.
         cost: what the candidate loses as it is deployed, on all images.
+        decoder: what its decoder loses on the reference's codes, on as many images as the layers.
         layers: those that differ, in the order of the data.
         layer_images: on how many images the layers were looked into.
         leave: names of the layers that, left as the reference has them, make the candidate meet the criteria; empty if
@@ -139,6 +145,7 @@ class PrecisionReport:
     count: int
     criteria: Criteria
     cost: Cost = field(default_factory=Cost)
+    decoder: Cost = field(default_factory=Cost)
     layers: dict[Key, LayerReport] = field(default_factory=dict)
     layer_images: int = 0
     leave: Optional[list[str]] = field(default_factory=list)
@@ -155,7 +162,7 @@ class PrecisionReport:
             return DIVERGE
         if self.failure is not None or not self.layers or not self.cost.codes:
             return INVALID
-        return AGREE if self.cost.meets(self.criteria) else DIVERGE
+        return AGREE if self.cost.meets(self.criteria, self.decoder) else DIVERGE
 
     @property
     def worst(self) -> Optional[LayerReport]:
@@ -287,7 +294,8 @@ class _Pair:
                 found.bad += max(nonfinite(local), nonfinite(own[name, 0]))
 
     def cost_layers(self, report: PrecisionReport, batches: Sequence[_Batch]) -> None:
-        """Measure what each layer costs alone."""
+        """Measure what each layer costs alone, and what the decoder does."""
+        report.decoder = self.cost(batches, {DECODER: self.layers[DECODER]})
         with tqdm(total=len(report.layers), desc="layers", unit="layer", leave=False, disable=None) as bar:
             for (stage, name), layer in report.layers.items():
                 layer.alone = self.cost(batches, {stage: [name]})
@@ -304,7 +312,8 @@ class _Pair:
             for order in orders:
                 left = {layer.key for layer in order[:count]}
                 rest = {stage: [name for name in self.layers[stage] if (stage, name) not in left] for stage in STAGES}
-                if self.cost(batches, rest).meets(report.criteria):
+                decoder = self.cost(batches, {DECODER: rest[DECODER]})
+                if self.cost(batches, rest).meets(report.criteria, decoder):
                     return [name for _, name in report.layers if any(name == key[1] for key in left)]
         return None
 

@@ -33,6 +33,7 @@ def to_json(report: PrecisionReport) -> dict[str, Any]:
             "equal_codes": number(cost.equal_codes),
             "psnr": {"reference": number(cost.reference.psnr), "candidate": number(cost.candidate.psnr)},
             "psnr_lost": number(cost.psnr_lost),
+            "decoder_psnr_lost": number(report.decoder.psnr_lost),
             "nonfinite": cost.bad,
             "worst_layer": None if worst is None else worst.name,
             "leave_in_reference_precision": report.leave,
@@ -49,8 +50,8 @@ def to_text(report: PrecisionReport) -> str:
     if report.cost.codes:
         criteria = report.criteria
         lines += [
-            f"  criteria: at least {criteria.equal_codes:.2%} of the codes equal,"
-            f" or at most {criteria.psnr_lost:g} dB of PSNR lost"
+            f"  criteria: at most {criteria.psnr_lost:g} dB of PSNR lost; or at least {criteria.equal_codes:.2%} of the"
+            f" codes equal, and no more lost by the decoder on equal codes ({report.decoder.psnr_lost:.3f} dB)"
         ]
     if report.worst is not None:
         worst = report.worst
