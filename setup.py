@@ -35,7 +35,7 @@ setup(
         "setuptools; python_version >= '3.12'",
     ],
     extras_require={
-        "bench": ["torch>=2"],
+        "bench": ["torch>=2", "onnxruntime>=1.17", "onnx>=1.15"],
         "cluster": CLUSTER,
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "clang-format", "clang-tidy"],

@@ -209,7 +209,7 @@ def test_parameters_may_change_between_runs():
             parameter.shape = {"conv_weight": (4, 3, 3, 3), "conv_bias": (4,)}[parameter.name]
             parameter.initialize(mx.init.Constant(scale), force_reinit=True)
         inside = block(mx.nd.array(data)).asnumpy()[:, :, 1:-1, 1:-1]
-        windows = np.lib.stride_tricks.sliding_window_view(data, (3, 3), axis=(2, 3)).sum((1, 4, 5))
+        windows = np.lib.stride_tricks.sliding_window_view(data, (3, 3), axis=(2, 3)).sum((1, 4, 5))  # type: ignore[call-overload]
         assert np.allclose(inside, scale * (windows[:, None, 1:-1, 1:-1] + 1), rtol=1e-5, atol=1e-5)
 
 

@@ -49,10 +49,15 @@ def test_foundations_know_no_room():
         assert imports(PACKAGE / f"{name}.py") <= FOUNDATIONS
 
 
+def test_what_measures_sees_all_rooms_and_only_commands_see_it():
+    for path in (PACKAGE / "bench").rglob("*.py"):
+        assert imports(path) <= FOUNDATIONS | set(ROOMS) | {"bench"}, path
+
+
 def test_every_module_has_its_place():
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
     files = {path.stem for path in PACKAGE.glob("*.py")}
-    assert rooms == set(ROOMS) | {"cli"}
+    assert rooms == set(ROOMS) | {"bench", "cli"}
     assert files == FOUNDATIONS - {""} | {"__init__", "__main__"}
 
 
@@ -81,7 +86,19 @@ except SystemExit:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
-COMMANDS = ["train", "launch", "pack", "export", "encode", "encode-folder", "decode", "reconstruct", "parity", "faults"]
+COMMANDS = [
+    "train",
+    "launch",
+    "pack",
+    "export",
+    "encode",
+    "encode-folder",
+    "decode",
+    "reconstruct",
+    "parity",
+    "faults",
+    "bench",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

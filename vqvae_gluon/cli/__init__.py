@@ -7,7 +7,7 @@ import sys
 from typing import Optional
 
 from vqvae_gluon import __version__
-from vqvae_gluon.cli import codes, judging, training
+from vqvae_gluon.cli import benchmark, codes, judging, training
 from vqvae_gluon.cli.words import EXIT_CODES, PROGRAM, Commands, Parser, fail
 from vqvae_gluon.errors import FAILED, VQVAEError
 
@@ -37,6 +37,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.epilog = EXIT_CODES
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = Commands(parser)
-    for part in (training, codes, judging):
+    for part in (training, codes, judging, benchmark):
         part.add_to(commands)
     return parser
