@@ -30,7 +30,7 @@ from vqvae_gluon.parity.precision import PrecisionReport, compare_precisions
 from vqvae_gluon.parity.precision_report import to_json, to_text, write_junit
 from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.calibrate import Outputs
-from vqvae_gluon.runtimes.gluon import Predictor
+from vqvae_gluon.runtimes.gluon import GluonRuntime, Predictor
 from vqvae_gluon.runtimes.quantization import quantize_bundle
 
 LAYERS = {
@@ -358,7 +358,7 @@ def test_a_mixture_of_all_layers_is_the_other_network_and_of_none_the_first(made
     inputs = {"encoder": {"data": to_tensor(digits[:8])}, "decoder": {"codes": codes}}[stage]
 
     def run(files: GraphFiles) -> np.ndarray:
-        ((_, _, values),) = RUNTIMES["gluon"]().outputs(files, inputs, False)
+        ((_, _, values),) = GluonRuntime().outputs(files, inputs, False)
         return values
 
     for names, bundle in ((list(layers), made["int8"]), ([], open_bundle(PRETRAINED))):
@@ -450,10 +450,11 @@ def test_a_bundle_is_not_written_over_itself(bundle):
 def test_parity_of_precisions_refuses_what_is_for_equal_ones(made, tmp_path, arguments, monkeypatch):
     monkeypatch.chdir(tmp_path)
     try:
-        status = run_cli_here("parity", PRETRAINED, "--candidate-bundle", made["int8"].path, *arguments).returncode
+        result = run_cli_here("parity", PRETRAINED, "--candidate-bundle", made["int8"].path, *arguments)
     except SystemExit as end:
-        status = end.code
-    assert status == USAGE
+        assert end.code == USAGE
+    else:
+        assert result.returncode == USAGE
 
 
 def test_parity_of_one_precision_needs_a_candidate_and_no_criteria():
