@@ -21,7 +21,7 @@ CODES_EQUAL = 0.999  # share, at least, in float32
 PIXELS_OFF = 0.05  # of 255, at most, of what float32 makes of the same codes
 PSNR_LOST = 1.0  # dB, at most, in lower precision; how much it is stands in the row
 _CHECKED = {FLOAT32: 64}  # images; in lower precision:
-_CHECKED_REDUCED, _CHECKED_QUICK = 2048, 64
+_CHECKED_REDUCED, _CHECKED_QUICK = 512, 64
 _REFERENCE = "reference"
 
 
