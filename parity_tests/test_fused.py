@@ -253,3 +253,29 @@ def test_missing_library_is_told_with_its_remedy(monkeypatch, tmp_path):
     result = run_reconstruct("--bundle", PRETRAINED, "--engine", "fused", PRETRAINED / "digits")
     assert result.returncode == FAILED
     assert "none.so" in result.stderr and "VQVAE_KERNELS" in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("precision", ["int8", "bfloat16"])
+def test_bundles_of_lower_precision_agree_with_themselves(precision, tmp_path, digits):
+    """Whole numbers add up exactly on both sides; ties are rounded as MXNet rounds them."""
+    np.save(tmp_path / "digits.npy", digits[:48])
+    export = ["export", PRETRAINED, "--precision", precision, "--calibrate", "64", "--output", tmp_path / "bundle"]
+    assert run_cli(*export).returncode == DONE
+    result = run_cli(
+        "parity", tmp_path / "bundle", "--candidate", "cpp-fused", "--data", tmp_path / "digits.npy", "--json"
+    )
+    assert result.returncode == DONE, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["verdict"], found["nodes_skipped"], found["codes"]["real_flips"]) == ("agree", 0, 0)
+
+
+def test_ties_are_rounded_as_mxnet_rounds_them(tmp_path):
+    x = mx.sym.clip(mx.sym.rint(mx.sym.Convolution(mx.sym.var("data"), num_filter=1, kernel=(1, 1))), -50, 50)
+    net = make(
+        tmp_path,
+        x,
+        (1, 1, 20, 20),
+        **{x.list_arguments()[1]: np.ones((1, 1, 1, 1), np.float32), x.list_arguments()[2]: np.zeros(1, np.float32)},
+    )
+    net.inputs["data"][:] = (np.arange(400) / 2 - 100).reshape(1, 1, 20, 20)
+    assert np.array_equal(*(next(iter(net.run(rewrite).values())) for rewrite in (None, fuse)))

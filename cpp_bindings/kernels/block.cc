@@ -101,8 +101,13 @@ void choose(Function function, float a, float b, const Change& change) {
       return change(tangent);
     case Function::kSigmoid:
       return change(sigmoid);
-    case Function::kRint:
-      return change([](__m512 x) { return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT); });
+    case Function::kRint:  // Ties go down, as MXNet has it.
+      return change([](__m512 x) {
+        const __m512 floor = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEG_INF);
+        const __m512 ceiling = _mm512_roundscale_ps(x, _MM_FROUND_TO_POS_INF);
+        const __mmask16 up = _mm512_cmp_ps_mask(_mm512_sub_ps(x, floor), _mm512_sub_ps(ceiling, x), _CMP_GT_OQ);
+        return _mm512_mask_blend_ps(up, floor, ceiling);
+      });
     case Function::kHalf:
       return change(half);
   }

@@ -49,8 +49,9 @@ constexpr double kSplitter = 65537;  // 2^16 + 1: what is left of 24 bits are 8
 }  // namespace
 
 bool Graph::is_quantized(const Node& node) const {
-  return is_convolution(node) && input(node, 0).op == "clip" && input(input(node, 0), 0).op == "rint" &&
-         input(node, 1).op == "Cast" && node.inputs.size() == 2;
+  if (!is_convolution(node) || input(node, 0).op != "clip" || node.inputs.size() != 2) return false;
+  const Node& rounded = input(input(node, 0), 0);
+  return (rounded.op == "rint" || rounded.is_variable()) && input(node, 1).op == "Cast";
 }
 
 // Veltkamp's split: s - (s - x) with s = x * (2^16 + 1).

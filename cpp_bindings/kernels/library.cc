@@ -50,7 +50,7 @@ class Fused final : public CustomStatefulOp {
   MXReturnValue Forward(std::vector<MXTensor>* inputs, std::vector<MXTensor>* outputs, const OpResource&) override {
     try {
       const std::vector<Data> data = data_of(*inputs);
-      if (!program_ || !is_for(*inputs)) {
+      if (!program_ || program_->is_for_one_run() || !is_for(*inputs)) {
         program_ = std::make_unique<Program>(*graph_, data, omp_get_max_threads());
         remember(*inputs);
       }

@@ -283,9 +283,9 @@ class Planner {
   }
 
   // The narrowest form in which the product is still exact: of bytes and of bfloat16 numbers it is.
-  Format operand_format(const Node& node, const std::vector<float>& kernel) const {
+  Format operand_format(const Node& node, const std::vector<float>& kernel) {
     const Node& input = graph_.input(node, 0);
-    if (input.op == "clip" && graph_.input(input, 0).op == "rint") {
+    if (input.op == "clip" && is_whole(input.inputs[0])) {
       const double low = input.number("a_min", 0);
       const double high = input.number("a_max", 0);
       const bool whole = std::all_of(kernel.begin(), kernel.end(), [](float value) {
@@ -303,6 +303,16 @@ class Planner {
       if (halves) return Format::kHalf;
     }
     return Format::kSplit;
+  }
+
+  // Whether a value is of whole numbers. Where the graph is cut behind what rounds, they are fed; then the plan is for
+  // these numbers alone.
+  bool is_whole(std::size_t i) {
+    const Node& node = graph_.nodes[i];
+    if (!node.is_variable()) return node.op == "rint";
+    plan_.is_for_one_run = true;
+    const std::vector<float> values = to_floats(variable(i), node.name);
+    return std::all_of(values.begin(), values.end(), [](float value) { return std::nearbyint(value) == value; });
   }
 
   // The tensor in which a value is kept, as floats or as an operand.

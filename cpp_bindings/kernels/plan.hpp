@@ -132,6 +132,7 @@ struct Plan {
   // Outputs that are parameters, or made of them.
   std::vector<std::pair<std::size_t, std::shared_ptr<const std::vector<float>>>> fixed_outputs;
   std::size_t images = 0;
+  bool is_for_one_run = false;  // made for the numbers that are fed, not only for the parameters
 };
 
 // Throws std::invalid_argument.

@@ -186,6 +186,8 @@ class Program::Impl {
     for (std::size_t i = 0; i < threads_; ++i) scratch_.push_back(std::make_unique<Scratch>());
   }
 
+  bool is_for_one_run() const { return plan_.is_for_one_run; }
+
   void run(const std::vector<Data>& inputs, const std::vector<Data>& outputs) {
     for (const auto& [number, values] : plan_.fixed_outputs) {
       std::copy(values->begin(), values->end(), static_cast<float*>(outputs[number].values));
@@ -590,6 +592,8 @@ class Program::Impl {
 Program::Program(const Graph& graph, const std::vector<Data>& inputs, int threads)
     : impl_(std::make_unique<Impl>(graph, inputs, threads)) {}
 Program::~Program() = default;
+
+bool Program::is_for_one_run() const { return impl_->is_for_one_run(); }
 
 void Program::run(const std::vector<Data>& inputs, const std::vector<Data>& outputs) { impl_->run(inputs, outputs); }
 

@@ -26,6 +26,9 @@ class Program {
   Program(const Graph& graph, const std::vector<Data>& inputs, int threads);
   ~Program();
 
+  // Whether it must be made anew for other numbers.
+  bool is_for_one_run() const;
+
   // Of `inputs` only those are read that are no parameters. Both lists are those of the graph.
   void run(const std::vector<Data>& inputs, const std::vector<Data>& outputs);
 
