@@ -309,6 +309,28 @@ def test_a_wrong_scale_is_found_and_its_layer_named(altered, digits, stage, laye
     assert all(other.alone.psnr_lost < 0.1 for other in others)
 
 
+def test_the_json_has_the_keys_of_every_comparison(made, altered, digits):
+    keys = {"verdict", "reference", "candidate", "nodes_compared", "nodes_skipped", "outputs", "first_divergent"}
+    right = to_json(judge(made["int8"].path, digits[:16]))
+    assert keys | {"codes", "cause", "precision"} <= set(right)
+    assert (right["nodes_compared"], right["nodes_skipped"]) == (len(PLACES), 0)
+    assert (right["first_divergent"], right["cause"]) == (None, None)
+    assert set(right["outputs"]) == {"codes", "reconstruction", "image", "file"}
+    assert 0 < right["outputs"]["reconstruction"]["max_abs"] <= 255
+    assert right["codes"]["compared"] == 49 * 16
+
+    def change(arrays):
+        arrays[f"arg:{SECOND}_scale"] *= 2
+
+    alter_parameters(graph_files(altered, "encoder").params, change)
+    wrong = to_json(judge(altered, digits[:16]))
+    named = wrong["first_divergent"]
+    assert (named["node"], named["operator"], named["stage"]) == (SECOND, "Convolution", "encoder")
+    assert named["local_max_abs"] > 0
+    assert wrong["cause"]["name"] == "precision"
+    assert SECOND in wrong["cause"]["evidence"]
+
+
 def test_two_wrong_layers_are_both_to_be_left(altered, digits):
     for stage, layer in (("encoder", SECOND), ("decoder", "decoder_image_fwd")):
 
@@ -395,7 +417,7 @@ def test_export_and_parity_as_a_user_runs_them(digits, tmp_path):
     found = report["precision"]
     assert (found["reference"], found["candidate"]) == ("float32", "int8")
     assert found["criteria"] == {"equal_codes_at_least": 0.97, "psnr_lost_at_most": 0.1}
-    assert found["codes"]["equal"] / found["codes"]["compared"] == found["equal_codes"]
+    assert report["codes"]["equal"] / report["codes"]["compared"] == found["equal_codes"]
     assert found["psnr"]["reference"] - found["psnr"]["candidate"] == found["psnr_lost"]
     assert [layer["name"] for layer in found["layers"]] == [name for _, name in PLACES if name != FIRST]
     result = run_cli(*judged, "--equal-codes", 1, "--psnr-lost", -1)

@@ -23,7 +23,7 @@ from vqvae_gluon.artifacts.trace import Key, Trace
 from vqvae_gluon.data import Images
 from vqvae_gluon.data.images import crop, to_images
 from vqvae_gluon.errors import InputError, VQVAEError
-from vqvae_gluon.parity.metrics import nonfinite
+from vqvae_gluon.parity.metrics import largest_error, measure, nonfinite
 from vqvae_gluon.parity.result import AGREE, DIVERGE, INVALID
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import MAX_MEMORY, walk
@@ -37,15 +37,17 @@ _LAYER_PIXELS = 1 << 22
 
 @dataclass
 class Ratio:
-    """Power of a tensor and of what is added to it, over all batches."""
+    """Power of a tensor and of what is added to it, over all batches; ``max_abs`` is the most that is added."""
 
     signal: float = 0.0
     noise: float = 0.0
+    max_abs: float = 0.0
 
     def add(self, reference: np.ndarray, candidate: np.ndarray) -> None:
         a, b = reference.astype(np.float64), candidate.astype(np.float64)
         self.signal += float(np.square(a).sum())
         self.noise += float(np.square(a - b).sum())
+        self.max_abs = max(self.max_abs, largest_error(a, b))
 
     @property
     def decibels(self) -> float:
@@ -95,6 +97,29 @@ class Cost:
 
 
 @dataclass
+class Difference:
+    """How far an output is from the reference's, over all batches.
+
+    Attributes:
+        max_abs: largest absolute difference; infinite where a value or a shape is none to be compared.
+        max_rel: largest ``|a - b| / max(|a|, |b|)``, between 0 and 2.
+    """
+
+    max_abs: float = 0.0
+    max_rel: float = 0.0
+
+    @property
+    def equal(self) -> bool:
+        return self.max_abs == 0
+
+    def add(self, reference: np.ndarray, candidate: np.ndarray) -> None:
+        if reference.shape != candidate.shape:
+            self.max_abs, self.max_rel = math.inf, 2.0
+        elif (metrics := measure(reference, candidate)) is not None:
+            self.max_abs, self.max_rel = max(self.max_abs, metrics.max_abs), max(self.max_rel, metrics.max_rel)
+
+
+@dataclass
 class LayerReport:
     """One layer that is computed in the other precision.
 
@@ -103,11 +128,13 @@ class LayerReport:
         cumulative: in the candidate's own run.
         alone: what is lost if this layer alone is the candidate's.
         bad: how many of its values are NaN or infinite.
+        looked: on how many batches it was measured.
     """
 
     stage: str
     name: str
     operator: str
+    looked: int = 0
     local: Ratio = field(default_factory=Ratio)
     cumulative: Ratio = field(default_factory=Ratio)
     alone: Cost = field(default_factory=Cost)
@@ -128,6 +155,7 @@ class PrecisionReport:
         subject, candidate_subject: directories of the bundles.
         data: what they were fed, ``count`` images of it.
         cost: what the candidate loses as it is deployed, on all images.
+        outputs: how far apart they are then, by the name that traces give them.
         decoder: what its decoder loses on the reference's codes, on as many images as the layers.
         layers: those that differ, in the order of the data.
         layer_images: on how many images the layers were looked into.
@@ -145,6 +173,7 @@ class PrecisionReport:
     count: int
     criteria: Criteria
     cost: Cost = field(default_factory=Cost)
+    outputs: dict[str, Difference] = field(default_factory=dict)
     decoder: Cost = field(default_factory=Cost)
     layers: dict[Key, LayerReport] = field(default_factory=dict)
     layer_images: int = 0
@@ -157,6 +186,11 @@ class PrecisionReport:
         return [layer for layer in self.layers.values() if layer.bad]
 
     @property
+    def compared(self) -> list[LayerReport]:
+        """Layers that were measured by themselves and in the candidate's run, and whose cost alone was."""
+        return [layer for layer in self.layers.values() if layer.looked and layer.alone.codes]
+
+    @property
     def verdict(self) -> str:
         if self.bad or self.cost.bad:
             return DIVERGE
@@ -167,7 +201,7 @@ class PrecisionReport:
     @property
     def worst(self) -> Optional[LayerReport]:
         """The layer that adds the most noise by itself; the first with NaN or infinity if there is one."""
-        measured = [layer for layer in self.layers.values() if layer.local.signal or layer.bad]
+        measured = [layer for layer in self.layers.values() if layer.looked]
         return next(iter(self.bad), min(measured, key=lambda layer: layer.local.decibels, default=None))
 
 
@@ -238,7 +272,11 @@ def compare_precisions(
                 expected = reference.trace_bundle(ours.path, files, path / "reference")
                 batch = _read(expected)
                 try:
-                    _add(report.cost, batch, *_given(candidate.trace_bundle(theirs.path, files, path / "candidate")))
+                    actual = candidate.trace_bundle(theirs.path, files, path / "candidate")
+                    _add(report.cost, batch, *_given(actual))
+                    for node in expected.stage(OUTPUT):
+                        difference = report.outputs.setdefault(node.name, Difference())
+                        difference.add(node.load(), actual.get(OUTPUT, node.name))
                     if number % every == 0 and len(kept) < wanted:
                         pair.look(report, batch, path, max_memory)
                         kept.append(batch)
@@ -291,6 +329,7 @@ class _Pair:
                 expected, local = known[name, 0], alone[theirs.network.tensor((name, 0))].load()
                 found.local.add(expected, local)
                 found.cumulative.add(expected, own[name, 0])
+                found.looked += 1
                 found.bad += max(nonfinite(local), nonfinite(own[name, 0]))
 
     def cost_layers(self, report: PrecisionReport, batches: Sequence[_Batch]) -> None:

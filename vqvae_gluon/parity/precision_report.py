@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from vqvae_gluon.files import atomic_write
-from vqvae_gluon.parity.precision import Cost, LayerReport, PrecisionReport
+from vqvae_gluon.parity.precision import Cost, Difference, LayerReport, PrecisionReport
 from vqvae_gluon.parity.report import number
 from vqvae_gluon.parity.result import AGREE, DIVERGE, INVALID
 
@@ -22,6 +22,16 @@ def to_json(report: PrecisionReport) -> dict[str, Any]:
         "data": report.data,
         "count": report.count,
         "expected": "the criteria of other precisions",
+        # Layers are the nodes here; what is not computed in another way is not looked at.
+        "nodes_compared": len(report.compared),
+        "nodes_skipped": len(report.layers) - len(report.compared),
+        "outputs": {name: _output(error) for name, error in report.outputs.items()},
+        "first_divergent": _divergent(report),
+        # Those that differ are counted, not told apart: none of them is legal or real by float32's bounds.
+        "codes": {"compared": cost.codes, "equal": cost.equal, "legal_flips": None, "real_flips": None}
+        if cost.codes
+        else None,
+        "cause": _cause(report),
         "precision": {
             "reference": report.precisions[0],
             "candidate": report.precisions[1],
@@ -29,7 +39,6 @@ def to_json(report: PrecisionReport) -> dict[str, Any]:
                 "equal_codes_at_least": report.criteria.equal_codes,
                 "psnr_lost_at_most": report.criteria.psnr_lost,
             },
-            "codes": {"compared": cost.codes, "equal": cost.equal},
             "equal_codes": number(cost.equal_codes),
             "psnr": {"reference": number(cost.reference.psnr), "candidate": number(cost.candidate.psnr)},
             "psnr_lost": number(cost.psnr_lost),
@@ -59,7 +68,7 @@ def to_text(report: PrecisionReport) -> str:
         lines += [f"  worst layer: {where}: {_bad(worst) or f'{worst.local.decibels:.1f} dB by itself'}"]
     if report.verdict == DIVERGE and report.failure is None and not report.bad:
         lines += [f"  {_advice(report)}"]
-    if any(layer.local.signal or layer.bad for layer in report.layers.values()):
+    if any(layer.looked for layer in report.layers.values()):
         lines += [
             f"  layers, on {report.layer_images} of the images; signal to noise in dB, and what each costs alone:"
         ]
@@ -136,6 +145,34 @@ def _table(report: PrecisionReport) -> list[str]:
 
 def _bad(layer: LayerReport) -> str:
     return f"{layer.bad} values are NaN or infinite" if layer.bad else ""
+
+
+def _divergent(report: PrecisionReport) -> Any:
+    """The layer to look at first, as comparisons in one precision name a node: the worst, if the verdict is one."""
+    worst = report.worst
+    if report.verdict != DIVERGE or worst is None:
+        return None
+    return {
+        "node": worst.name,
+        "operator": worst.operator,
+        "stage": worst.stage,
+        "local_max_abs": number(worst.local.max_abs),
+        "cumulative_max_abs": number(worst.cumulative.max_abs),
+    }
+
+
+def _cause(report: PrecisionReport) -> Any:
+    if report.verdict == AGREE:
+        return None
+    if report.bad or report.cost.bad:
+        return {"name": "non-finite value", "evidence": _bad(report.bad[0]) if report.bad else summary(report)}
+    if report.failure is not None:
+        return {"name": "candidate failed", "evidence": str(report.failure)}
+    return {"name": "precision", "evidence": _advice(report) if report.verdict == DIVERGE else summary(report)}
+
+
+def _output(error: Difference) -> dict[str, Any]:
+    return {"max_abs": number(error.max_abs), "max_rel": number(error.max_rel), "equal": error.equal}
 
 
 def _layer(layer: LayerReport) -> dict[str, Any]:
