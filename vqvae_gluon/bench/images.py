@@ -1,5 +1,6 @@
 """The images that are measured with: those that the bundle was made for."""
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -8,7 +9,7 @@ import numpy as np
 from vqvae_gluon.artifacts.bundle import Bundle
 from vqvae_gluon.data.images import find_images, read_image, to_tensor
 from vqvae_gluon.data.sets import DATASETS, load_split
-from vqvae_gluon.errors import InputError
+from vqvae_gluon.errors import InputError, RuntimeFailure
 
 _SIDES = {"mnist": 28, "fashion-mnist": 28}  # of images of other sets: 32, as in CIFAR-10
 _STEP = 8  # pixels from one piece of a photograph to the next
@@ -42,9 +43,10 @@ def load_images(bundle: Bundle, data: Optional[Path], own: bool) -> Images:
     name = bundle.manifest["data"]["name"]
     if not own and (name in DATASETS or data is not None):
         directory = None if name in DATASETS else data
-        test, train = (load_split(name, split, bundle.channels, directory) for split in ("test", "train"))
-        chosen = np.random.default_rng(0).permutation(len(train))[:_CALIBRATION]
-        return Images(to_tensor(test), to_tensor(train[np.sort(chosen)]), f"test images of {name}")
+        with contextlib.suppress(RuntimeFailure):  # It cannot be fetched here.
+            test, train = (load_split(name, split, bundle.channels, directory) for split in ("test", "train"))
+            chosen = np.random.default_rng(0).permutation(len(train))[:_CALIBRATION]
+            return Images(to_tensor(test), to_tensor(train[np.sort(chosen)]), f"test images of {name}")
     side = _SIDES.get(name, 32)
     pieces = [piece for path in find_pictures(bundle.path) for piece in _cut(read_image(path, bundle.channels), side)]
     if not pieces:

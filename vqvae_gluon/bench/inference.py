@@ -52,14 +52,14 @@ def measure(bench: Bench, subject: Subject, batch: int, tick) -> list[Row]:
     commands: dict[str, list[str]] = {}
     for peer in bench.peers():
         for precision in peer.precisions:
-            if peer.ours and subject.of(precision) is None:
-                continue
             key = f"{peer.runtime} {precision}"
-            rows[key] = replace(row, runtime=peer.runtime, precision=precision)
             try:
+                if peer.ours and bench.bundle(subject, precision) is None:
+                    continue
+                rows[key] = replace(row, runtime=peer.runtime, precision=precision)
                 commands[key] = serving(bench, subject, peer, precision, [path], f"{name}-{key}")
             except RuntimeFailure as failure:
-                rows[key] = replace(rows[key], error=str(failure))
+                rows[key] = replace(row, runtime=peer.runtime, precision=precision, error=str(failure))
     checks = make_checks(bench, subject, batch, {rows[key].precision for key in commands})
     with started(commands, bench.effort.threads) as processes:
         for key, process in processes.items():
@@ -85,7 +85,7 @@ def serving(bench: Bench, subject: Subject, peer: Peer, precision: str, inputs: 
     Raises:
         RuntimeFailure: what it needs could not be made.
     """
-    bundle = subject.of(precision) if peer.ours else subject.bundle
+    bundle = bench.bundle(subject, precision) if peer.ours else subject.bundle
     assert bundle is not None
     if peer.kernels:
         words = ["--bundle", str(bundle.path), "--kernels", peer.kernels, *map(str, inputs)]
@@ -124,15 +124,19 @@ def make_checks(bench: Bench, subject: Subject, batch: int, precisions: set[str]
     checks = {}
     for precision in precisions:
         count = _CHECKED.get(precision, _CHECKED_QUICK if bench.settings.quick else _CHECKED_REDUCED)
-        directory = bench.directory / f"{subject.name}-check-{precision}-{max(count, batch)}-{batch}"
-        chosen = repeated(images, -(-count // batch) * batch)  # Whole batches: some peers run no others.
-        path = bench.save(f"{directory.name}/images", chosen)
-        checks[precision] = Check(path, directory / "codes.npy", directory / "decoded.npy")
+        count = -(-count // batch) * batch  # Whole batches: some peers run no others.
+        directory = bench.directory / f"{subject.name}-check-{count}"
+        checks[precision] = Check(directory / "images.npy", directory / "codes.npy", directory / "decoded.npy")
+        if not directory.exists():
+            bench.save(f"{directory.name}/images", repeated(images, count))
+    missing = {one for one in checks.values() if not one.decoded.exists()}
+    if not missing:
+        return checks
     inputs = [bench.save(f"{subject.name}-reference", repeated(images, min(batch, 64)))]
     command = bench.job("gluon", f"{subject.name}-{_REFERENCE}", bundle=subject.bundle.path.resolve(), inputs=inputs)
     with started({_REFERENCE: command}, bench.effort.threads) as processes:
         processes[_REFERENCE].wait()
-        for one in checks.values():
+        for one in missing:
             processes[_REFERENCE].ask("encode", one.images, one.codes)
             processes[_REFERENCE].ask("decode", one.codes, one.decoded)
     return checks

@@ -30,7 +30,7 @@ def describe(threads: int) -> dict[str, Any]:
         "threads": threads,
         "caches": _caches(),
         "memory_mib": int(memory) // 1024,
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().split('-')[0]}",
         "python": platform.python_version(),
         **{name: version(name) for name in _LIBRARIES},
     }

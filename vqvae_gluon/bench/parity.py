@@ -16,8 +16,9 @@ from vqvae_gluon.data.images import to_images
 from vqvae_gluon.errors import RuntimeFailure
 
 # Images of the short comparison and of the long one: what the second takes longer is the cost of its further images.
-_COUNTS, _QUICK_COUNTS = (64, 1088), (8, 16)
+_COUNTS, _QUICK_COUNTS = (64, 576), (8, 16)
 _ROUNDS = 3
+_COMPARED = ("cpp", "gluon")
 HARNESS, STARTUP, PLAIN = "parity cpp against gluon", "parity start-up", "plain pass"
 
 
@@ -26,7 +27,7 @@ def measure(bench: Bench, subject: Subject, tick) -> list[Row]:
     few, many = _QUICK_COUNTS if bench.settings.quick else _COUNTS
     batch = min(many - few, 128)  # What the harness runs at once
     images = bench.images(subject).test
-    peers = [peer for peer in bench.peers() if peer.ours]
+    peers = [peer for peer in bench.peers() if peer.runtime in _COMPARED]
     if len(peers) < 2:
         return []
     path = bench.save("parity-batch", repeated(images, batch))

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -15,8 +16,9 @@ import numpy as np
 from vqvae_gluon.artifacts.bundle import MANIFEST, PRETRAINED, Bundle, open_bundle, open_pretrained
 from vqvae_gluon.bench.images import Images, load_images
 from vqvae_gluon.bench.peers import FLOAT32, PEERS, Peer
-from vqvae_gluon.bench.process import Effort
-from vqvae_gluon.errors import UsageError
+from vqvae_gluon.bench.process import Effort, environment
+from vqvae_gluon.data.images import to_images
+from vqvae_gluon.errors import RuntimeFailure, UsageError
 
 ALL_BATCHES = (1, 8, 64, 256)
 _QUICK_BATCHES = (1, 8)
@@ -44,7 +46,10 @@ class Settings:
     quick: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "sections": None, "data": str(self.data) if self.data else None}
+        """Without the sections, each of which stands for itself, and without places of this machine."""
+        data = self.data.name if self.data else None
+        bundles = tuple(Path(name).name for name in self.bundles)
+        return {**dataclasses.asdict(self), "sections": None, "data": data, "bundles": bundles}
 
 
 def make_settings(
@@ -58,7 +63,7 @@ def make_settings(
     quick: bool = False,
 ) -> Settings:
     """With the defaults in place of what is empty."""
-    effort = Effort(rounds or (3 if quick else 9), *((0.05, 0.02) if quick else (0.5, 0.3)), threads)
+    effort = Effort(rounds or (3 if quick else 7), *((0.05, 0.02) if quick else (0.15, 0.25)), threads)
     default = [peer.runtime for peer in PEERS if not (quick and peer.runtime == "torch-compile")]  # It takes a minute.
     return Settings(
         tuple(sections),
@@ -84,9 +89,6 @@ class Subject:
     name: str
     bundle: Bundle
     reduced: dict[str, Bundle] = field(default_factory=dict)
-
-    def of(self, precision: str) -> Optional[Bundle]:
-        return self.bundle if precision == FLOAT32 else self.reduced.get(precision)
 
 
 def open_subjects(names: Sequence[str]) -> list[Subject]:
@@ -137,6 +139,28 @@ class Bench:
             self._images[subject.name] = load_images(subject.bundle, self.settings.data, self.settings.quick)
             self.note(f"{subject.name}: measured with {self._images[subject.name].source}")
         return self._images[subject.name]
+
+    def bundle(self, subject: Subject, precision: str) -> Optional[Bundle]:
+        """The network in a precision: what was given, else what ``export`` makes of it now. None in a quick run.
+
+        Raises:
+            RuntimeFailure: it could not be made.
+        """
+        if precision == FLOAT32:
+            return subject.bundle
+        if precision not in subject.reduced and not self.settings.quick:
+            path = self.directory / f"{subject.name}-{precision}"
+            command = [sys.executable, "-m", "vqvae_gluon", "export", str(subject.bundle.path)]
+            command += ["--precision", precision, "--output", str(path)]
+            if precision == "int8":
+                images = self.save(f"{subject.name}-pixels", to_images(self.images(subject).calibration))
+                command += ["--data", str(images)]
+            where = environment(self.effort.threads)
+            result = subprocess.run(command, capture_output=True, text=True, check=False, env=where)
+            if result.returncode:
+                raise RuntimeFailure("export", (result.stderr.strip().splitlines() or ["failed"])[-1])
+            subject.reduced[precision] = open_bundle(path)
+        return subject.reduced.get(precision)
 
     def peers(self) -> list[Peer]:
         """Those that were asked for and can be measured here; of the others it is said why not."""

@@ -163,14 +163,20 @@ def take_turns(
     seconds: dict[str, list[float]] = {}
     for name, task in tasks.items():
         task(1)
-        counts[name] = min(_MAX_COUNT, max(1, round(effort.seconds / max(task(1), 1e-6))))
+        counts[name] = _count(effort, task(1))
         seconds[name] = []
     order = list(tasks)
     for _ in range(effort.rounds):
         for name in order:
             time.sleep(effort.pause)
             seconds[name].append(tasks[name](counts[name]) / counts[name])
+            counts[name] = _count(effort, seconds[name][-1])
             if tick is not None:
                 tick()
         order = order[1:] + order[:1]  # So that nobody is always behind the same one.
     return {name: Times.of(values) for name, values in seconds.items()}
+
+
+def _count(effort: Effort, seconds: float) -> int:
+    """How often to repeat in a turn what took so long the last time."""
+    return min(_MAX_COUNT, max(1, round(effort.seconds / max(seconds, 1e-6))))

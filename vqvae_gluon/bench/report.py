@@ -14,14 +14,14 @@ from vqvae_gluon.bench.results import Results, Row
 from vqvae_gluon.files import atomic_write
 
 PAGE, RATES_PLOT, SCALING_PLOT = "RESULTS.md", "rates.png", "scaling.png"
-_COLUMNS = ("work", "batch", "runtime", "precision", "images/s", "ms", "quartiles", "MiB", "of the limit", "quality")
+_COLUMNS = ("work", "batch", "runtime", "precision", "images/s", "ms", "min to max", "MiB", "of the limit", "quality")
 _MEASURED = """\
 Each row is a process of its own. All of a group are started, proved to give what Gluon gives, and warmed, and then
-asked in turns. *ms* is the median of the turns for one batch, or step, and *quartiles* those of the turns; *MiB* is the
-most memory that the process had. Reconstruction takes a batch of float32 pixels in memory to such a batch, by way of
-the codes. *Of the limit*: share of the rate of the machine's matrix products with such numbers, where the
-multiplications of convolutions are counted. *Quality*: codes that are the float32 network's, and by how much the
-reconstruction is worse.
+asked in turns, each of which begins with a run that is not timed. *ms* is the median of the turns for one batch, or
+step, and *min to max* the least and the most of them; *MiB* is the most memory that the process had. Reconstruction
+takes a batch of float32 pixels in memory to such a batch, by way of the codes. *Of the limit*: share of the rate of the
+machine's matrix products with such numbers, where the multiplications of convolutions are counted. *Quality*: codes
+that are the float32 network's, and by how much the reconstruction is worse.
 """
 
 
@@ -134,10 +134,8 @@ def _table(results: Results) -> list[list[str]]:
             continue
         quality = "" if row.codes_equal is None else f"{row.codes_equal:.2%}"
         quality += "" if row.psnr_lost is None else f", {row.psnr_lost:.3f} dB lost"
-        quartiles = (
-            f"{_number(row.milliseconds_low)} to {_number(row.milliseconds_high)}" if row.milliseconds_low else ""
-        )
-        numbers = [_number(row.images_per_second), _number(row.milliseconds), quartiles, _number(row.peak_rss_mib)]
+        ends = f"{_number(row.milliseconds_min)} to {_number(row.milliseconds_max)}" if row.milliseconds_min else ""
+        numbers = [_number(row.images_per_second), _number(row.milliseconds), ends, _number(row.peak_rss_mib)]
         lines.append([*cells, *numbers, f"{share[id(row)]:.0%}" if id(row) in share else "", quality])
     return lines
 

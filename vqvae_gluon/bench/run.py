@@ -49,6 +49,10 @@ def run(settings: Settings, output: Optional[Path], resume: bool, note: Callable
                 bar.set_postfix_str(name)
                 try:
                     results.parts[name] = part(bar.refresh)
+                except KeyboardInterrupt:
+                    whole = False
+                    keep_note(f"interrupted in {name}; go on with --resume")
+                    break
                 except RuntimeFailure as failure:
                     whole = False
                     keep_note(f"{name} failed: {failure}")

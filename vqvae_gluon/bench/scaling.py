@@ -11,8 +11,9 @@ from vqvae_gluon.bench.plan import Bench, Subject
 from vqvae_gluon.bench.process import started, take_turns
 from vqvae_gluon.bench.results import Results, Row
 
-_BATCHES, _SIDES = (1, 2, 4, 8, 16, 32, 64, 128, 256), (32, 64, 96, 128, 160, 192, 256)
+_BATCHES, _SIDES = (1, 4, 16, 64, 256), (32, 64, 96, 128, 192, 256)
 _QUICK_BATCHES, _QUICK_SIDES = (1, 4), (32, 64)
+_ROUNDS = 5
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,14 @@ def measure(bench: Bench, subject: Subject, tick) -> list[Row]:
     with started(commands, bench.effort.threads) as processes:
         for process in processes.values():
             process.wait()
+        effort = replace(bench.effort, seconds=bench.effort.seconds / 2, rounds=min(_ROUNDS, bench.effort.rounds))
         tasks = {}
         for number, (work, array) in enumerate(arrays):
             for name, process in processes.items():
                 key = f"{name} {number}"
                 tasks[key] = partial(time_run, process, number=number)
                 rows[key] = Row(f"scaling, {work}", len(array), name, "float32", side=array.shape[2])
-        for key, times in take_turns(tasks, replace(bench.effort, seconds=bench.effort.seconds / 2), tick).items():
+        for key, times in take_turns(tasks, effort, tick).items():
             rows[key] = rows[key].timed(times)
     return list(rows.values())
 

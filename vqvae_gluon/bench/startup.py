@@ -40,7 +40,8 @@ def measure(bench: Bench, subject: Subject, tick) -> list[Row]:
     output.mkdir(exist_ok=True)
     bundle, picture = str(subject.bundle.path), str(pictures[0])
     python = [sys.executable, "-m", "vqvae_gluon", "reconstruct", bundle, picture, "--output", str(output)]
-    commands = {"cpp": [str(find_binary()), "--bundle", bundle, "--output", str(output), picture], "gluon": python}
+    cpp = [str(find_binary()), "--bundle", bundle, "--output", str(output), picture]
+    commands = {"cpp": [*cpp, "--engine", "cachedop"], "cpp-fused": [*cpp, "--engine", "fused"], "gluon": python}
     commands = {name: command for name, command in commands.items() if name in runtimes}
     written = output / f"{pictures[0].stem}.png"
     if "onnxruntime" in runtimes:

@@ -37,8 +37,8 @@ def add_to(commands: Commands) -> None:
         action="extend",
         default=[],
         metavar="NAME|DIR",
-        help="networks: that come with the project, or directories that 'export' wrote; those in other precisions are"
-        " measured beside that of float32 (default: mnist cifar10)",
+        help="networks: that come with the project, or directories that 'export' wrote; those in int8 or"
+        " bfloat16 are measured beside that of float32, which is else exported so (default: mnist cifar10)",
     )
     bench.add_argument(
         "--batch",
@@ -52,7 +52,7 @@ def add_to(commands: Commands) -> None:
     bench.add_argument(
         "--peers", nargs="+", action="extend", choices=PEERS, default=[], help="who is measured (default: all)"
     )
-    bench.add_argument("--rounds", type=positive, metavar="N", help="turns of each (default: 9)")
+    bench.add_argument("--rounds", type=positive, metavar="N", help="turns of each (default: 7)")
     threads = processor_count()
     bench.add_argument(
         "--threads", type=positive, default=threads, metavar="N", help=f"of each peer (default: {threads})"
@@ -116,4 +116,5 @@ def _words(options: argparse.Namespace) -> list[str]:
     for name in ("rounds", "data"):
         value = getattr(options, name)
         words += [f"--{name}", Path(str(value)).name] if value is not None else []
+    words += ["--threads", str(options.threads)] if options.threads != processor_count() else []
     return [*words, *(["--quick"] if options.quick else [])]
