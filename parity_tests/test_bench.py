@@ -9,10 +9,12 @@ import pytest
 from conftest import PRETRAINED, run_cli
 
 from vqvae_gluon.artifacts.bundle import open_bundle
-from vqvae_gluon.bench import inference
+from vqvae_gluon.bench import inference, run
 from vqvae_gluon.bench.peers import PEERS
 from vqvae_gluon.bench.plan import Bench, make_settings
 from vqvae_gluon.bench.process import environment
+from vqvae_gluon.bench.results import Row
+from vqvae_gluon.cli import benchmark
 from vqvae_gluon.errors import DONE, USAGE
 from vqvae_gluon.files import digest
 
@@ -29,7 +31,7 @@ def quick(tmp_path_factory):
     output = tmp_path_factory.mktemp("bench")
     result = run_cli(
         "bench", "--quick", "--json", "--output", output, "--only", "inference", "startup", "--bundle", "mnist",
-        "--batch", "1", "4", "--peers", *sorted(OURS), "--rounds", "2",
+        "--batch", "1", "4", "--peers", *sorted(OURS), "--rounds", "1",
     )  # fmt: skip
     assert result.returncode == DONE, result.stderr
     return json.loads(result.stdout), output
@@ -70,10 +72,25 @@ def test_what_was_measured_is_kept_and_gone_on_with(quick, tmp_path):
     results = json.loads((tmp_path / "again/results.json").read_text())
     result = run_cli(
         "bench", "--quick", "--json", "--output", tmp_path / "again", "--resume", "--only", "inference", "startup",
-        "--bundle", "mnist", "--batch", "1", "4", "--peers", *sorted(OURS), "--rounds", "2",
+        "--bundle", "mnist", "--batch", "1", "4", "--peers", *sorted(OURS), "--rounds", "1",
     )  # fmt: skip
     assert result.returncode == DONE, result.stderr
     assert json.loads(result.stdout)["rows"] == found["rows"] and results
+
+
+def test_what_was_measured_before_an_interruption_is_kept(monkeypatch, tmp_path):
+    row = Row("reconstruct mnist", 1, "cpp", "float32")
+
+    def interrupted(tick):
+        raise KeyboardInterrupt
+
+    parts = {"inference mnist 1": lambda tick: [row], "inference mnist 8": interrupted}
+    monkeypatch.setattr(run, "_parts", lambda bench: parts)
+    settings = make_settings(["inference"], ["mnist"], [1, 8], ["cpp"], 1, 1, quick=True)
+    results, whole = run.run(settings, tmp_path, False, lambda _: None)
+    assert not whole and results.parts == {"inference mnist 1": [row]}
+    assert json.loads((tmp_path / "results.json").read_text())["rows"][0]["runtime"] == "cpp"
+    assert results.notes == ["interrupted in inference mnist 8; go on with --resume"]
 
 
 def test_a_peer_that_computes_something_else_is_an_error_and_no_time(tmp_path):
@@ -116,10 +133,17 @@ def test_the_peers_compute_the_same_network(tmp_path):
     assert {row["runtime"] for row in rows} == {"onnxruntime", "torch"} and not any(row.get("error") for row in rows)
 
 
-def test_a_missing_peer_is_told_with_its_remedy(monkeypatch):
-    (onnx,) = [peer for peer in PEERS if peer.runtime == "onnxruntime"]
+def test_a_missing_peer_is_told_with_its_remedy(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert onnx.lacks() == "onnxruntime and onnx not installed; install with: pip install 'vqvae-gluon[bench]'"
+    notes: list[str] = []
+    settings = make_settings(["inference"], ["mnist"], [1], ["cpp", "onnxruntime"], 1, 1, quick=True)
+    assert [peer.runtime for peer in Bench(settings, tmp_path, notes.append).peers()] == ["cpp"]
+    remedy = "install with: pip install 'vqvae-gluon[bench]'"
+    assert notes == [f"onnxruntime is left out: onnxruntime and onnx not installed; {remedy}"]
+
+
+def test_the_command_names_what_there_is():
+    assert set(benchmark.PEERS) == {peer.runtime for peer in PEERS}
 
 
 def test_all_peers_have_the_same_threads():

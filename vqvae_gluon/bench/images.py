@@ -13,7 +13,7 @@ from vqvae_gluon.errors import InputError, RuntimeFailure
 
 _SIDES = {"mnist": 28, "fashion-mnist": 28}  # of images of other sets: 32, as in CIFAR-10
 _STEP = 8  # pixels from one piece of a photograph to the next
-_CALIBRATION = 512
+_CALIBRATION, _CALIBRATION_QUICK = 512, 64
 
 
 class Images(NamedTuple):
@@ -53,7 +53,9 @@ def load_images(bundle: Bundle, data: Optional[Path], own: bool) -> Images:
         raise InputError(bundle.path, "has no pictures beside it to measure with; give those of its data set by --data")
     order = np.random.default_rng(0).permutation(len(pieces))
     images = to_tensor(np.stack([pieces[number] for number in order]))
-    return Images(images, images[:_CALIBRATION], "pieces of the pictures beside the bundle")
+    return Images(
+        images, images[: _CALIBRATION_QUICK if own else _CALIBRATION], "pieces of the pictures beside the bundle"
+    )
 
 
 def find_pictures(bundle: Path) -> list[Path]:

@@ -11,21 +11,22 @@ from vqvae_gluon.bench.results import Row
 from vqvae_gluon.errors import RuntimeFailure
 
 WORK = "matrix product"
-_SIDE, _QUICK_SIDE = 2048, 512
+_SIDES, _QUICK_SIDES = (1024, 2048), (512,)
 _PRECISIONS = {"torch": ("float32", "bfloat16", "int8"), "numpy": ("float32",)}
 
 
 def measure(bench: Bench, tick) -> list[Row]:
-    """A row for each precision and library that has it."""
-    side = _QUICK_SIDE if bench.settings.quick else _SIDE
+    """A row for each precision, library that has it, and size."""
+    sides = _QUICK_SIDES if bench.settings.quick else _SIDES
     rows = {
-        f"{library} {precision}": Row(WORK, 1, library, precision, side=side, gflop=2 * side**3 / 1e9)
+        f"{library} {precision} {side}": Row(WORK, 1, library, precision, side=side, gflop=2 * side**3 / 1e9)
         for library, precisions in _PRECISIONS.items()
         if importlib.util.find_spec(library) is not None
         for precision in precisions
+        for side in sides
     }
     commands = {
-        name: bench.job("matmul", f"matmul-{name}", side=side, precision=row.precision, library=row.runtime)
+        name: bench.job("matmul", f"matmul-{name}", side=row.side, precision=row.precision, library=row.runtime)
         for name, row in rows.items()
     }
     with started(commands, bench.effort.threads) as processes:

@@ -6,6 +6,7 @@ there are. All of them are started first, then asked in turns, so that whatever 
 
 import contextlib
 import os
+import random
 import selectors
 import statistics
 import subprocess
@@ -165,15 +166,15 @@ def take_turns(
         task(1)
         counts[name] = _count(effort, task(1))
         seconds[name] = []
-    order = list(tasks)
+    order, chance = list(tasks), random.Random(0)
     for _ in range(effort.rounds):
+        chance.shuffle(order)  # So that nobody is always behind the same one.
         for name in order:
             time.sleep(effort.pause)
             seconds[name].append(tasks[name](counts[name]) / counts[name])
             counts[name] = _count(effort, seconds[name][-1])
             if tick is not None:
                 tick()
-        order = order[1:] + order[:1]  # So that nobody is always behind the same one.
     return {name: Times.of(values) for name, values in seconds.items()}
 
 
