@@ -13,6 +13,8 @@ from vqvae_gluon.bench.serve import Served
 
 def onnxruntime_session(path: Path):
     options = onnxruntime.SessionOptions()
+    # Each of the two sessions has threads of its own: waiting in loops, they would take the processors from each other.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.log_severity_level = 3
