@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <exception>
-#include <iostream>
 #include <memory>
 #include <string>
 #include <unordered_map>

@@ -99,8 +99,7 @@ class Side:
         """Every output of some operators, from one run of the part of the graph that they are.
 
         A runtime that fuses operators is given a part with a copy behind every output, unless it can be tapped all the
-        same. What cannot be run at once is
-        run in halves.
+        same. What cannot be run at once is run in halves.
 
         Args:
             names: of the operators.
