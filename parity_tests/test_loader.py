@@ -184,18 +184,23 @@ def test_a_worker_that_ends_in_the_middle_of_its_answer_is_replaced():
 
 
 PARENT = """
-import multiprocessing, sys
+import multiprocessing, sys, time
 import numpy as np
 from vqvae_gluon.data import ArraySet, Augmentation, Loader
+from vqvae_gluon.data.processes import Processes
 
 if __name__ == "__main__":
-    loader = Loader(ArraySet("zeros", np.zeros((1 << 24, 1, 1, 3), np.uint8)), Augmentation(True, 1), 2, 0)
-    batches = loader.batches([np.arange(500)] * 1000000, 1)
+    if sys.argv[1] == "ahead":  # Calls wait for a process, and nobody for an answer.
+        batches = Processes(time.sleep, 2).in_order((seconds,) for seconds in (0, 2, 2, 2, 2, 2))
+    else:
+        loader = Loader(ArraySet("zeros", np.zeros((1 << 24, 1, 1, 3), np.uint8)), Augmentation(True, 1), 2, 0)
+        batches = loader.batches([np.arange(500)] * 1000000, 1)
     next(batches)
     print(*(process.pid for process in multiprocessing.active_children()), flush=True)
+    if sys.argv[1] != "busy":
+        sys.stdin.read()
     for batch in batches:
-        if sys.argv[1] == "idle":
-            sys.stdin.read()
+        pass
 """
 
 
@@ -243,8 +248,9 @@ def test_workers_share_the_array_and_end_with_a_parent_that_is_killed(state, tmp
     wait_until(lambda: not any(map(is_running, workers)))
 
 
-def test_an_interrupted_program_ends_its_workers_without_a_word_of_theirs(tmp_path):
-    parent, workers = start_parent(tmp_path, "busy")
+@pytest.mark.parametrize("state", ["idle", "busy", "ahead"])
+def test_an_interrupted_program_ends_its_workers_without_a_word_of_theirs(state, tmp_path):
+    parent, workers = start_parent(tmp_path, state)
     os.killpg(parent.pid, signal.SIGINT)
     _, error = parent.communicate(timeout=WAIT)
     assert error.count("Traceback") == 1

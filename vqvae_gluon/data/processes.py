@@ -1,5 +1,6 @@
 """A function in processes of its own, called ahead of need and answered in order."""
 
+import atexit
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
@@ -41,6 +42,8 @@ class Processes:
         self._threads = [Thread(target=self._hand_over, args=(give,), daemon=True) for give in gives]
         for thread in self._threads:
             thread.start()
+        # A program that ends ends its processes. For the calls that are left, the threads would start them again.
+        atexit.register(self._refuse)
 
     def __enter__(self) -> "Processes":
         return self
@@ -70,13 +73,17 @@ class Processes:
 
     def close(self) -> None:
         """End the processes, once they have done what they are at."""
-        self._closed.append(True)
+        atexit.unregister(self._refuse)
+        self._refuse()
         for _ in self._threads:
             self._calls.put(None)
         for thread in self._threads:
             thread.join()
         for worker in self._workers:
             worker.stop()
+
+    def _refuse(self) -> None:
+        self._closed.append(True)
 
     def _hand_over(self, give: Callable[[tuple], Any]) -> None:
         while True:
