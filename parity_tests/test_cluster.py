@@ -13,7 +13,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 import yaml  # type: ignore[import-untyped]
 from conftest import ROOT, run_cli
-from interruptions import make_folder, start
+from interruptions import differences, make_folder, start
 from test_settings import settings
 
 from vqvae_gluon.data.images import read_image, write_image
@@ -112,12 +112,18 @@ def alone(folder, tmp_path_factory):
     return checkpoint.load(run / "last.npz")
 
 
-def test_two_workers_learn_what_one_does(folder, alone, tmp_path):
-    run = tmp_path / "run"
+@pytest.fixture(scope="module")
+def together(folder, tmp_path_factory):
+    """The checkpoint of two that nobody disturbed."""
+    run = tmp_path_factory.mktemp("together") / "run"
     code, errors = finish(launch(folder, run, *CALM))
     assert code == 0, errors
     assert errors.count("best: epoch") == 1  # One of them tells and writes.
-    check_equal(alone, checkpoint.load(run / "last.npz"))
+    return run / "last.npz"
+
+
+def test_two_workers_learn_what_one_does(alone, together):
+    check_equal(alone, checkpoint.load(together))
 
 
 def test_rows_restart_at_latents_of_all_workers(folder, tmp_path):
@@ -153,7 +159,8 @@ def test_a_worker_that_dies_ends_the_job(folder, tmp_path):
     checkpoint.load(run / "last.npz")
 
 
-def test_a_launched_job_is_ended_when_a_worker_dies_and_a_resumed_one_ends_alike(folder, alone, tmp_path):
+def test_a_launched_job_is_ended_when_a_worker_dies_and_a_resumed_one_ends_alike(folder, together, tmp_path):
+    """Bit for bit: the sum of two does not depend on their order."""
     run = tmp_path / "run"
     process = launch(folder, run, *CALM)
     wait_for(run / "last.npz")
@@ -167,7 +174,66 @@ def test_a_launched_job_is_ended_when_a_worker_dies_and_a_resumed_one_ends_alike
     assert psutil.wait_procs(children, timeout=10)[1] == []
     code, errors = finish(launch(folder, run, *CALM, "--resume"))
     assert code == 0, errors
-    check_equal(alone, checkpoint.load(run / "last.npz"))
+    assert differences(together, run / "last.npz") == []
+
+
+def test_a_worker_that_is_late_at_first_has_the_same_parameters():
+    """MXNet's server answers the newest request first: that of a gradient before that of the parameter, under one key.
+
+    The engine of rank 1 stands still until its requests wait in it, and the server until they wait there.
+    """
+    code = """
+import ctypes, dataclasses, hashlib, os, signal, sys, threading, time
+import numpy as np, psutil
+from vqvae_gluon.compat import mx
+from vqvae_gluon.config import PRESETS
+from vqvae_gluon.training.cluster import join_cluster, serve_cluster
+from vqvae_gluon.training.learner import Learner
+
+def hold():
+    held.wait(3)  # Or it waits for its parameters, and asks for nothing else meanwhile.
+    siblings = psutil.Process().parent().children()
+    server = next(child for child in siblings if child.environ().get("DMLC_ROLE") == "server")
+    server.suspend()
+    release.set()
+    time.sleep(1)
+    server.resume()
+
+if not serve_cluster("dist_sync"):
+    with join_cluster("dist_sync") as workers:
+        learner = Learner(PRESETS["mnist"], workers)
+        if workers.rank == 1:
+            held, release = threading.Event(), threading.Event()
+            reduce, give = learner.trainer.allreduce_grads, workers.store.broadcast
+            wait = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)(lambda *_: release.wait(60))
+            thread = threading.Thread(target=hold)
+
+            def give_late(*arguments):
+                if not thread.ident:
+                    thread.start()
+                    cpu = (ctypes.c_int * 2)(1, 0)
+                    block = mx.base._LIB.MXEnginePushSyncND
+                    mx.base.check_call(block(wait, None, None, cpu, None, 0, None, 0, None, 0, None))
+                give(*arguments)
+
+            workers.store.broadcast = give_late
+            learner.trainer.allreduce_grads = lambda: (reduce(), held.set())
+        images = np.random.default_rng(workers.rank).integers(0, 256, (8, 28, 28, 1)).astype(np.uint8)
+        learner.step(images, 1, 1e-3)
+        found = {name: value for name, value in learner.state().items() if name.startswith("model/")}
+        for name, value in sorted(found.items()):
+            print("has", name, hashlib.sha256(value.tobytes()).hexdigest(), file=sys.stderr)
+"""
+    processes = start_roles([sys.executable, "-c", code])
+    try:
+        told = [process.communicate(timeout=_PATIENCE)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0] * 4, told
+    one, two = ([line for line in errors.splitlines() if line.startswith("has ")] for errors in told[2:])
+    assert one
+    assert one == two
 
 
 def test_a_worker_that_dies_at_the_end_ends_those_that_have_come_to_theirs():

@@ -102,6 +102,7 @@ class Learner:
             _, z_e, codes, *terms = self.model(batch)
             loss = objective(self._config, *terms)
         loss.backward()
+        self._join()
         self.trainer.allreduce_grads()
         squares = mx.nd.multi_sum_sq(*self._gradients, num_arrays=len(self._gradients))
         measured = mx.nd.concat(loss, *terms, squares, dim=0).asnumpy()
@@ -123,6 +124,19 @@ class Learner:
         random = np.random.default_rng([self._config.training.seed, _RESTART, number])
         restarted = quantizer.update(statistics, lambda rows: self._draw(z_e, rows, random))
         return Step(losses.astype(np.float64), counts.astype(np.int64), norm, restarted)
+
+    def _join(self) -> None:
+        """Before the first gradients, give all workers the parameters of rank 0, and wait until this one has them.
+
+        The trainer would do so by itself, without waiting, and then send gradients under the same keys. Of requests
+        that wait at a server the newest may be answered first: who was late was given the sum of the gradients as a
+        parameter, and went on with it. Not before a backward pass: one without leaves parameters in oneDNN's layout,
+        which MXNet does not send.
+        """
+        if not self.trainer._kv_initialized:
+            self.trainer._init_kvstore()
+            self.trainer._init_params()
+            mx.nd.waitall()
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that steps change, by name: parameters, Adam's moments, what the quantizer remembers."""
