@@ -10,10 +10,15 @@ add_library(vqvae_kernels MODULE
   kernels/block.cc
   kernels/convolution.cc
   kernels/graph.cc
+  kernels/layer.cc
   kernels/library.cc
+  kernels/link.cc
   kernels/matmul.cc
   kernels/plan.cc
   kernels/program.cc
+  kernels/sheet.cc
+  kernels/square.cc
+  kernels/tape.cc
   "${MXNet_LIB_API}")
 target_compile_features(vqvae_kernels PRIVATE cxx_std_17)
 target_include_directories(vqvae_kernels SYSTEM PRIVATE "${MXNet_INCLUDE_DIR}")
@@ -22,9 +27,9 @@ target_compile_options(vqvae_kernels PRIVATE ${VQVAE_WARNINGS} -O3 -ffp-contract
   "-ffile-prefix-map=${CMAKE_CURRENT_SOURCE_DIR}=." "-ffile-prefix-map=${mxnet_root}=mxnet")
 target_link_libraries(vqvae_kernels PRIVATE OpenMP::OpenMP_CXX)
 set_source_files_properties("${MXNet_LIB_API}" PROPERTIES COMPILE_OPTIONS -w)
-# Only these two are for the processors that have it; the library asks before it calls them. gcc warns of variables in
+# Only these are for the processors that have it; the library asks before it calls them. gcc warns of variables in
 # its own headers.
-set_source_files_properties(kernels/block.cc kernels/matmul.cc PROPERTIES COMPILE_OPTIONS
+set_source_files_properties(kernels/block.cc kernels/matmul.cc kernels/square.cc PROPERTIES COMPILE_OPTIONS
   "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma;-mamx-tile;-mamx-int8;-mamx-bf16;-Wno-uninitialized;-Wno-maybe-uninitialized")
 set_target_properties(vqvae_kernels PROPERTIES INSTALL_RPATH "$ORIGIN")
 install(TARGETS vqvae_kernels LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")

@@ -192,4 +192,23 @@ std::vector<bool> supported(const Graph& graph) {
   return result;
 }
 
+std::vector<bool> trainable(const Graph& graph) {
+  std::vector<bool> result(graph.nodes.size(), false);
+  const auto is_parameter = [&](std::size_t i) {
+    return graph.nodes[i].is_variable() && graph.nodes[i].readers.size() == 1;
+  };
+  for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
+    const Node& node = graph.nodes[i];
+    const auto is_taken = [&](std::size_t k) { return static_cast<bool>(result[k]); };
+    if (graph.is_convolution(node)) {
+      result[i] = is_plain_convolution(node) && std::all_of(node.inputs.begin() + 1, node.inputs.end(), is_parameter);
+    } else if (node.op == "elemwise_add") {
+      result[i] = std::all_of(node.inputs.begin(), node.inputs.end(), is_taken);
+    } else if (is_function(node) && node.op != "clip" && node.op != "rint") {
+      result[i] = is_taken(node.inputs[0]);
+    }
+  }
+  return result;
+}
+
 }  // namespace vqvae::kernels

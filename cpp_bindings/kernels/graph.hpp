@@ -50,6 +50,8 @@ std::vector<bool> constants(const Graph& graph);
 
 // For each node whether the fused operator can compute it.
 std::vector<bool> supported(const Graph& graph);
+// The same of what can be trained: convolutions, and what is done to each number behind them.
+std::vector<bool> trainable(const Graph& graph);
 
 }  // namespace vqvae::kernels
 

@@ -13,6 +13,7 @@
 #include "graph.hpp"
 #include "matmul.hpp"
 #include "program.hpp"
+#include "tape.hpp"
 
 namespace {
 
@@ -24,6 +25,7 @@ using mxnet::ext::OpResource;
 using vqvae::kernels::Data;
 using vqvae::kernels::Graph;
 using vqvae::kernels::Program;
+using vqvae::kernels::Tape;
 using Options = std::unordered_map<std::string, std::string>;
 
 constexpr int kLeastVersion = 10900;
@@ -92,15 +94,57 @@ class Fused final : public CustomStatefulOp {
   std::vector<Seen> seen_;
 };
 
+// The same in training.
+class Trained final : public CustomStatefulOp {
+ public:
+  explicit Trained(const std::string& json) : graph_(std::make_unique<Graph>(*parse(json))) { ignore_warn = true; }
+
+  MXReturnValue Forward(std::vector<MXTensor>* inputs, std::vector<MXTensor>* outputs, const OpResource&) override {
+    try {
+      if (!tape_ || !is_for(*inputs)) {
+        tape_ = std::make_unique<Tape>(*graph_, data_of(*inputs), omp_get_max_threads());
+        shapes_.clear();
+        for (const MXTensor& input : *inputs) shapes_.push_back(input.shape);
+      }
+      tape_->forward(data_of(*inputs), data_of(*outputs));
+      return mxnet::ext::MX_SUCCESS;
+    } catch (const std::exception& error) {
+      MX_ERROR_MSG << "fused operators in training: " << error.what();
+      return mxnet::ext::MX_FAIL;
+    }
+  }
+
+  // MXNet gives the gradients of the outputs, the inputs and the outputs.
+  MXReturnValue Backward(std::vector<MXTensor>* inputs, std::vector<MXTensor>* outputs, const OpResource&) override {
+    const std::vector<Data> data = data_of(*inputs);
+    const auto heads = static_cast<std::ptrdiff_t>(graph_->outputs.size());
+    tape_->backward({data.begin(), data.begin() + heads}, {data.begin() + heads, data.end() - heads},
+                    data_of(*outputs));
+    return mxnet::ext::MX_SUCCESS;
+  }
+
+ private:
+  bool is_for(const std::vector<MXTensor>& inputs) const {
+    return std::equal(inputs.begin(), inputs.end(), shapes_.begin(), shapes_.end(),
+                      [](const MXTensor& input, const vqvae::kernels::Shape& shape) { return input.shape == shape; });
+  }
+
+  std::unique_ptr<Graph> graph_;
+  std::unique_ptr<Tape> tape_;
+  std::vector<vqvae::kernels::Shape> shapes_;
+};
+
+template <typename Operator>
 MXReturnValue create(const Options& attributes, const MXContext&, const std::vector<std::vector<unsigned int>>&,
                      const std::vector<int>, CustomStatefulOp** op) {
-  *op = CustomStatefulOp::create<Fused>(attributes.at(MX_STR_SUBGRAPH_SYM_JSON));
+  *op = CustomStatefulOp::create<Operator>(attributes.at(MX_STR_SUBGRAPH_SYM_JSON));
   return mxnet::ext::MX_SUCCESS;
 }
 
+template <std::vector<bool> (*taken)(const Graph&)>
 MXReturnValue select(const mxnet::ext::Graph* graph, std::vector<int>* chosen, const Options&) {
   if (!vqvae::kernels::has_amx()) return mxnet::ext::MX_SUCCESS;
-  const std::vector<bool> supported = vqvae::kernels::supported(Graph(*graph));
+  const std::vector<bool> supported = taken(Graph(*graph));
   constexpr int kAnyPart = -1;
   for (std::size_t i = 0; i < supported.size(); ++i) {
     if (supported[i]) (*chosen)[i] = kAnyPart;
@@ -122,10 +166,16 @@ extern "C" __attribute__((visibility("default"))) int vqvae_kernels_run_here() {
   return vqvae::kernels::has_amx() ? 1 : 0;
 }
 
-REGISTER_OP(_vqvae_fused).setIsSubgraphOp().setCreateOpState(create, "cpu");
+REGISTER_OP(_vqvae_fused).setIsSubgraphOp().setCreateOpState(create<Fused>, "cpu");
 REGISTER_PARTITIONER(vqvae)
     .addStrategy("convolutions", "_vqvae_fused")
-    .setSupportedOps("convolutions", select)
+    .setSupportedOps("convolutions", select<vqvae::kernels::supported>)
+    .setReviewSubgraph("convolutions", review);
+
+REGISTER_OP(_vqvae_trained).setIsSubgraphOp().setCreateOpState(create<Trained>, "cpu");
+REGISTER_PARTITIONER(vqvae_training)
+    .addStrategy("convolutions", "_vqvae_trained")
+    .setSupportedOps("convolutions", select<vqvae::kernels::trainable>)
     .setReviewSubgraph("convolutions", review);
 
 MXReturnValue initialize(int version) {

@@ -77,6 +77,38 @@ struct Left {
   std::size_t plane_stride;
 };
 
+// From the small products to the large ones, and each operand loaded as rarely as eight tiles allow.
+template <Tiling tiling>
+inline void multiply_split(const std::uint8_t* left, std::size_t plane_stride, const std::uint8_t* right) {
+  const std::uint8_t* middle = right + 2 * kTileBytes;
+  const std::uint8_t* low = right + 4 * kTileBytes;
+  load_left<tiling>(left + 2 * plane_stride);
+  load_right<tiling>(right);
+  add_products<Format::kSplit, tiling>();
+  load_left<tiling>(left + plane_stride);
+  add_products<Format::kSplit, tiling>();
+  load_right<tiling>(middle);
+  add_products<Format::kSplit, tiling>();
+  load_left<tiling>(left);
+  add_products<Format::kSplit, tiling>();
+  load_right<tiling>(low);
+  add_products<Format::kSplit, tiling>();
+  load_right<tiling>(right);
+  add_products<Format::kSplit, tiling>();
+}
+
+// The same of two planes.
+template <Tiling tiling>
+inline void multiply_halves(const std::uint8_t* left, std::size_t plane_stride, const std::uint8_t* right) {
+  load_left<tiling>(left + plane_stride);
+  load_right<tiling>(right);
+  add_products<Format::kSplit, tiling>();
+  load_left<tiling>(left);
+  add_products<Format::kSplit, tiling>();
+  load_right<tiling>(right + 2 * kTileBytes);
+  add_products<Format::kSplit, tiling>();
+}
+
 template <Format format, Tiling tiling>
 void multiply_chunks(const Left& left, const std::uint8_t* right) {
   constexpr std::size_t kStep = 2 * kTileBytes;
@@ -86,22 +118,7 @@ void multiply_chunks(const Left& left, const std::uint8_t* right) {
       for (std::size_t i = 0; i < left.inner; ++i) {
         const std::uint8_t* pixel = left.base + left.offsets[o * left.inner + i] + chunk * left.chunk_stride;
         if constexpr (format == Format::kSplit) {
-          // From the small products to the large ones, and each operand loaded as rarely as eight tiles allow.
-          const std::uint8_t* middle = right + kStep;
-          const std::uint8_t* low = right + 2 * kStep;
-          load_left<tiling>(pixel + 2 * left.plane_stride);
-          load_right<tiling>(right);
-          add_products<format, tiling>();
-          load_left<tiling>(pixel + left.plane_stride);
-          add_products<format, tiling>();
-          load_right<tiling>(middle);
-          add_products<format, tiling>();
-          load_left<tiling>(pixel);
-          add_products<format, tiling>();
-          load_right<tiling>(low);
-          add_products<format, tiling>();
-          load_right<tiling>(right);
-          add_products<format, tiling>();
+          multiply_split<tiling>(pixel, left.plane_stride, right);
           right += 3 * kStep;
         } else {
           load_left<tiling>(pixel);
@@ -125,6 +142,29 @@ void multiply_tiles(const Left& left, const std::uint8_t* right, bool two_rows, 
   } else {
     multiply_chunks<format, Tiling::kOne>(left, right);
   }
+}
+
+constexpr std::size_t kResultStride = kBlock * sizeof(float);
+
+inline void clear_result() {
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+}
+
+inline void load_result(const float* block) {
+  _tile_loadd(0, block, kResultStride);
+  _tile_loadd(1, block + kTile, kResultStride);
+  _tile_loadd(2, block + kTile * kBlock, kResultStride);
+  _tile_loadd(3, block + kTile * kBlock + kTile, kResultStride);
+}
+
+inline void store_result(float* block) {
+  _tile_stored(0, block, kResultStride);
+  _tile_stored(1, block + kTile, kResultStride);
+  _tile_stored(2, block + kTile * kBlock, kResultStride);
+  _tile_stored(3, block + kTile * kBlock + kTile, kResultStride);
 }
 
 void to_floats(float* block) {
@@ -227,10 +267,7 @@ void Weights::multiply(const std::uint8_t* left, const std::vector<std::size_t>&
   const Left operand = {left, offsets.data(), outer_, inner_, chunks_, chunk_stride, plane_stride};
   const bool two_rows = rows > kTile;
   const bool two_columns = columns_ - first > kTile;
-  _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  _tile_zero(3);
+  clear_result();
   switch (format_) {
     case Format::kSplit:
       multiply_tiles<Format::kSplit>(operand, right, two_rows, two_columns);
@@ -245,12 +282,27 @@ void Weights::multiply(const std::uint8_t* left, const std::vector<std::size_t>&
       multiply_tiles<Format::kSignedByte>(operand, right, two_rows, two_columns);
       break;
   }
-  constexpr std::size_t kStride = kBlock * sizeof(float);
-  _tile_stored(0, block, kStride);
-  _tile_stored(1, block + kTile, kStride);
-  _tile_stored(2, block + kTile * kBlock, kStride);
-  _tile_stored(3, block + kTile * kBlock + kTile, kStride);
+  store_result(block);
   if (element_bytes(format_) == 1) to_floats(block);
+}
+
+void multiply(std::size_t planes, const std::uint8_t* left, const std::uint8_t* right,
+              const std::vector<Factors>& products, std::size_t columns, bool more, float* block) {
+  if (more) {
+    load_result(block);
+  } else {
+    clear_result();
+  }
+  const auto each = [&](const auto& add_product) {
+    for (const Factors& at : products) add_product(left + at.left, kPlaneBytes, right + at.right);
+  };
+  const bool is_whole = columns > kTile;
+  if (planes == 3) {
+    is_whole ? each(multiply_split<Tiling::kWhole>) : each(multiply_split<Tiling::kOneColumn>);
+  } else {
+    is_whole ? each(multiply_halves<Tiling::kWhole>) : each(multiply_halves<Tiling::kOneColumn>);
+  }
+  store_result(block);
 }
 
 }  // namespace vqvae::kernels

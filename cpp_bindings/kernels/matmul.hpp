@@ -81,6 +81,21 @@ class Weights {
   Memory packed_;  // [32 columns][outer][chunk][inner][plane][16 columns] of tiles
 };
 
+// 32 by 32 numbers as an operand, kSplit: planes of two tiles (square.hpp). Of float32 numbers there are three planes,
+// and six products; of two planes, which are numbers of 16 significant bits, three.
+constexpr std::size_t kPlaneBytes = kBlock * kChunkBytes;
+constexpr std::size_t operand_bytes(std::size_t planes) { return planes * kPlaneBytes; }
+// Where the two of a product are, from the first operand of each side on.
+struct Factors {
+  std::size_t left;
+  std::size_t right;
+};
+
+// The sum of products of such operands of three or two planes, of whose columns so many are wanted, as a C-order block
+// of kBlock x kBlock; with `more`, what is added to the block that is there.
+void multiply(std::size_t planes, const std::uint8_t* left, const std::uint8_t* right,
+              const std::vector<Factors>& products, std::size_t columns, bool more, float* block);
+
 }  // namespace vqvae::kernels
 
 #endif  // VQVAE_KERNELS_MATMUL_HPP_

@@ -131,34 +131,6 @@ class Planner {
     append(i, node.inputs[0], action);
   }
 
-  void set_function(const Node& node, Action* action) const {
-    const auto scalar = static_cast<float>(node.number("scalar", 0));
-    action->a = scalar;
-    if (node.op == "_plus_scalar") {
-      action->function = Function::kPlus;
-    } else if (node.op == "_minus_scalar") {
-      action->function = Function::kPlus;
-      action->a = -scalar;
-    } else if (node.op == "_mul_scalar") {
-      action->function = Function::kTimes;
-    } else if (node.op == "_div_scalar") {
-      action->function = Function::kOver;
-    } else if (node.op == "rint") {
-      action->function = Function::kRint;
-    } else if (node.op == "clip") {
-      action->function = Function::kClip;
-      action->a = static_cast<float>(node.number("a_min", 0));
-      action->b = static_cast<float>(node.number("a_max", 0));
-    } else if (node.op == "Activation") {
-      const std::string& type = node.attributes.at("act_type");
-      action->function = Function::kSigmoid;
-      if (type == "relu") action->function = Function::kRelu;
-      if (type == "tanh") action->function = Function::kTanh;
-    } else {
-      refuse(node, "is not known");
-    }
-  }
-
   // Make sure that a step gives this value: a variable begins one.
   void hold(std::size_t i) {
     if (values_[i].step != kNone) return;
@@ -482,6 +454,34 @@ class Planner {
 };
 
 }  // namespace
+
+void set_function(const Node& node, Action* action) {
+  const auto scalar = static_cast<float>(node.number("scalar", 0));
+  action->a = scalar;
+  if (node.op == "_plus_scalar") {
+    action->function = Function::kPlus;
+  } else if (node.op == "_minus_scalar") {
+    action->function = Function::kPlus;
+    action->a = -scalar;
+  } else if (node.op == "_mul_scalar") {
+    action->function = Function::kTimes;
+  } else if (node.op == "_div_scalar") {
+    action->function = Function::kOver;
+  } else if (node.op == "rint") {
+    action->function = Function::kRint;
+  } else if (node.op == "clip") {
+    action->function = Function::kClip;
+    action->a = static_cast<float>(node.number("a_min", 0));
+    action->b = static_cast<float>(node.number("a_max", 0));
+  } else if (node.op == "Activation") {
+    const std::string& type = node.attributes.at("act_type");
+    action->function = Function::kSigmoid;
+    if (type == "relu") action->function = Function::kRelu;
+    if (type == "tanh") action->function = Function::kTanh;
+  } else {
+    throw std::invalid_argument(node.name + " (" + node.op + ") is not known");
+  }
+}
 
 Plan make_plan(const Graph& graph, const std::vector<Data>& inputs) { return Planner(graph, inputs).make(); }
 

@@ -135,6 +135,9 @@ struct Plan {
   bool is_for_one_run = false;  // made for the numbers that are fed, not only for the parameters
 };
 
+// The function that a node applies to every number. Throws std::invalid_argument.
+void set_function(const Node& node, Action* action);
+
 // Throws std::invalid_argument.
 Plan make_plan(const Graph& graph, const std::vector<Data>& inputs);
 
