@@ -15,9 +15,10 @@ from vqvae_gluon.artifacts.binding import read_network
 from vqvae_gluon.artifacts.bundle import GraphFiles, graph_files
 from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import DIVERGED, DONE, FAILED
+from vqvae_gluon.kernels import load_kernels
 from vqvae_gluon.parity.bounds import errors
 from vqvae_gluon.runtimes.fp64 import Float64Runtime
-from vqvae_gluon.runtimes.fused import fuse, load_kernels
+from vqvae_gluon.runtimes.fused import fuse
 from vqvae_gluon.runtimes.gluon import GluonGraph
 
 FUSED = ("gluon-fused", "cpp-fused")

@@ -143,6 +143,8 @@ class RunConfig:
         data_directory: where the data set is; empty: it is fetched, if it can be.
         num_workers: processes that read and augment images ahead; 0: this one does.
         checkpoint_steps: a checkpoint is written after so many steps, and after every epoch.
+        operators: that train the convolutions: this project's own (fused) or MXNet's (mxnet); auto: its own, where the
+            processor has AMX and they are built. They differ in rounding alone: docs/training.md.
         kvstore: MXNet's, through which several machines train together: dist_sync; empty: one machine.
     """
 
@@ -150,6 +152,7 @@ class RunConfig:
     data_directory: str = ""
     num_workers: int = 0
     checkpoint_steps: int = 500
+    operators: str = field(default="auto", metadata={"choices": ("auto", "fused", "mxnet")})
     kvstore: str = field(default="", metadata={"choices": ("", "dist_sync")})
 
 

@@ -44,6 +44,11 @@ bool is_to_channels_first(const Node& node) {
   return node.op == "transpose" && node.numbers("axes") == std::vector<double>{0, 3, 1, 2};
 }
 
+// A parameter through which nothing goes back.
+bool is_parameter_of_training(const Graph& graph, const Node& node) {
+  return node.op == "BlockGrad" && graph.input(node, 0).is_variable();
+}
+
 constexpr double kSplitter = 65537;  // 2^16 + 1: what is left of 24 bits are 8
 
 }  // namespace
@@ -140,7 +145,7 @@ std::vector<bool> constants(const Graph& graph) {
   for (std::size_t i = 0; i < graph.nodes.size(); ++i) {
     const Node& node = graph.nodes[i];
     if (!read[i]) continue;
-    result[i] = node.is_variable() ||
+    result[i] = node.is_variable() || is_parameter_of_training(graph, node) ||
                 (kConstant.count(node.op) > 0 &&
                  std::all_of(node.inputs.begin(), node.inputs.end(), [&](std::size_t k) { return result[k]; }));
     if (node.op == "sum")
@@ -162,7 +167,7 @@ std::vector<bool> supported(const Graph& graph) {
     const Node& node = graph.nodes[i];
     if (node.is_variable()) continue;
     if (constant[i]) {
-      result[i] = true;
+      result[i] = !is_parameter_of_training(graph, node);
     } else if (graph.is_convolution(node)) {
       result[i] =
           is_plain_convolution(node) && is_parameter(node, 1) && (node.inputs.size() < 3 || is_parameter(node, 2));
@@ -206,6 +211,22 @@ std::vector<bool> trainable(const Graph& graph) {
       result[i] = std::all_of(node.inputs.begin(), node.inputs.end(), is_taken);
     } else if (is_function(node) && node.op != "clip" && node.op != "rint") {
       result[i] = is_taken(node.inputs[0]);
+    }
+  }
+  return result;
+}
+
+std::vector<bool> searching(const Graph& graph) {
+  const std::vector<bool> constant = constants(graph);
+  const std::vector<bool> known = supported(graph);
+  std::vector<bool> result(graph.nodes.size(), false);
+  for (std::size_t i = graph.nodes.size(); i-- > 0;) {
+    const Node& node = graph.nodes[i];
+    if (node.op == "argmin" || is_cast(node, "int32")) result[i] = known[i];
+    if (!result[i]) continue;
+    for (const std::size_t k : node.inputs) {
+      const bool is_distance = node.op == "argmin" && graph.nodes[k].readers.size() == 1;
+      result[k] = known[k] && (constant[k] || is_distance || graph.nodes[k].op == "argmin");
     }
   }
   return result;

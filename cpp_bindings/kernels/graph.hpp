@@ -52,6 +52,8 @@ std::vector<bool> constants(const Graph& graph);
 std::vector<bool> supported(const Graph& graph);
 // The same of what can be trained: convolutions, and what is done to each number behind them.
 std::vector<bool> trainable(const Graph& graph);
+// The same of a search for the nearest row of a codebook, which may be trained, too.
+std::vector<bool> searching(const Graph& graph);
 
 }  // namespace vqvae::kernels
 

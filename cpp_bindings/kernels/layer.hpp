@@ -35,6 +35,10 @@ class Layer {
   const Link& link() const { return link_; }
   void allocate_for(std::size_t groups, Bench* bench);
 
+  // Of a group of images: what is read, and the gradient of what is given.
+  std::size_t read_bytes() const { return x_.size() / groups_ * x_.block_bytes(); }
+  std::size_t given_bytes() const { return dy_.size() / groups_ * dy_.block_bytes(); }
+
   // Each thread of a team calls these; `spare` is a block of its own. Before the others:
   void take_kernel(const Team& team, const float* kernel, const float* bias, float* spare);
   void take_kernel_back(const Team& team, const float* kernel, float* spare);

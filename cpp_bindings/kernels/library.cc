@@ -41,7 +41,7 @@ std::vector<Data> data_of(const std::vector<MXTensor>& tensors) {
   return result;
 }
 
-class Fused final : public CustomStatefulOp {
+class Fused : public CustomStatefulOp {
  public:
   explicit Fused(const std::string& json)
       : graph_(std::make_unique<Graph>(*parse(json))), constant_(vqvae::kernels::constants(*graph_)) {
@@ -51,7 +51,7 @@ class Fused final : public CustomStatefulOp {
   MXReturnValue Forward(std::vector<MXTensor>* inputs, std::vector<MXTensor>* outputs, const OpResource&) override {
     try {
       const std::vector<Data> data = data_of(*inputs);
-      if (!program_ || program_->is_for_one_run() || !is_for(*inputs)) {
+      if (!program_ || program_->is_for_one_run() || is_training() || !is_for(*inputs)) {
         program_ = std::make_unique<Program>(*graph_, data, omp_get_max_threads());
         remember(*inputs);
       }
@@ -64,6 +64,9 @@ class Fused final : public CustomStatefulOp {
   }
 
  private:
+  // Whether the parameters change from run to run, which MXNet does not tell of arrays that it makes itself.
+  virtual bool is_training() const { return false; }
+
   struct Seen {
     const void* values;
     std::size_t version;
@@ -94,7 +97,16 @@ class Fused final : public CustomStatefulOp {
   std::vector<Seen> seen_;
 };
 
-// The same in training.
+// The same while its parameters are trained by others.
+class Searching final : public Fused {
+ public:
+  using Fused::Fused;
+
+ private:
+  bool is_training() const override { return true; }
+};
+
+// A part whose parameters are trained.
 class Trained final : public CustomStatefulOp {
  public:
   explicit Trained(const std::string& json) : graph_(std::make_unique<Graph>(*parse(json))) { ignore_warn = true; }
@@ -173,10 +185,14 @@ REGISTER_PARTITIONER(vqvae)
     .setReviewSubgraph("convolutions", review);
 
 REGISTER_OP(_vqvae_trained).setIsSubgraphOp().setCreateOpState(create<Trained>, "cpu");
+REGISTER_OP(_vqvae_searching).setIsSubgraphOp().setCreateOpState(create<Searching>, "cpu");
 REGISTER_PARTITIONER(vqvae_training)
     .addStrategy("convolutions", "_vqvae_trained")
     .setSupportedOps("convolutions", select<vqvae::kernels::trainable>)
-    .setReviewSubgraph("convolutions", review);
+    .setReviewSubgraph("convolutions", review)
+    .addStrategy("codes", "_vqvae_searching")
+    .setSupportedOps("codes", select<vqvae::kernels::searching>)
+    .setReviewSubgraph("codes", review);
 
 MXReturnValue initialize(int version) {
   if (version >= kLeastVersion) return mxnet::ext::MX_SUCCESS;

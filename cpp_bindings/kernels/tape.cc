@@ -20,6 +20,8 @@ namespace {
 
 constexpr std::size_t kNone = std::numeric_limits<std::size_t>::max();
 
+constexpr std::size_t kNearBytes = std::size_t{1} << 20;  // of the second-level cache, beside the kernel
+
 // A node, and which of its inputs it reads.
 using Reading = std::pair<std::size_t, std::size_t>;
 
@@ -113,7 +115,8 @@ class Tape::Impl {
       }
 #pragma omp barrier
       for (const Section& section : sections_) {
-        each_block(team, section, [&](const Spot& spot) { compute(section, spot, desk); });
+        each_block(team, section, section.layer == kNone ? 0 : layers_[section.layer].read_bytes(),
+                   [&](const Spot& spot) { compute(section, spot, desk); });
 #pragma omp barrier
         for (const std::size_t node : section.nodes) finish(team, values_[node], outputs, desk);
       }
@@ -134,7 +137,7 @@ class Tape::Impl {
       for (std::size_t number = sections_.size(); number-- > 0;) {
         const Section& section = sections_[number];
         if (section.variable != kNone && numbers(gradients, section.variable) == nullptr) continue;
-        each_block(team, section, [&](const Spot& spot) { go_back(section, spot, desk); });
+        each_block(team, section, bytes_given(section), [&](const Spot& spot) { go_back(section, spot, desk); });
 #pragma omp barrier
         if (section.variable != kNone) {
           value_of(section).borders[0].write(team, numbers(gradients, section.variable), images_);
@@ -297,13 +300,30 @@ class Tape::Impl {
     }
   }
 
+  // Of each group some pixels after the others, so that what they read, of so many bytes, stays near while all channels
+  // are computed.
   template <typename Work>
-  void each_block(const Team& team, const Section& section, const Work& work) const {
+  void each_block(const Team& team, const Section& section, std::size_t bytes, const Work& work) const {
     const Extent& extent = value_of(section).extent;
     const std::size_t chunks = blocks_of(extent.channels);
+    const std::size_t strips = std::min(bytes / kNearBytes + 1, extent.pixels());
+    const std::size_t strip = (extent.pixels() + strips - 1) / strips;
     team.share(groups_ * chunks * extent.pixels(), [&](std::size_t at) {
-      work({at / extent.pixels() / chunks, at / extent.pixels() % chunks, at % extent.pixels()});
+      const std::size_t group = at / extent.pixels() / chunks;
+      const std::size_t rest = at % (extent.pixels() * chunks);
+      const std::size_t first = rest / (strip * chunks) * strip;
+      const std::size_t pixels = std::min(strip, extent.pixels() - first);
+      const std::size_t within = rest - first * chunks;
+      work({group, within / pixels, first + within % pixels});
     });
+  }
+
+  std::size_t bytes_given(const Section& section) const {
+    std::size_t result = 0;
+    for (const std::size_t node : section.nodes) {
+      for (const std::size_t number : values_[node].layers) result += layers_[number].given_bytes();
+    }
+    return result;
   }
 
   void compute(const Section& section, const Spot& spot, Desk* desk) const {

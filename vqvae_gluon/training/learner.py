@@ -8,7 +8,9 @@ from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config
 from vqvae_gluon.data.images import to_tensor
 from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.kernels import TRAINING, check_kernels
 from vqvae_gluon.model.vqvae import VQVAE
+from vqvae_gluon.training.adam import Adam
 from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.kmeans import kmeans
 from vqvae_gluon.training.metrics import objective
@@ -40,17 +42,29 @@ class Learner:
 
     Args:
         workers: with whom each batch is shared.
+        operators: as :attr:`RunConfig.operators`.
+
+    Attributes:
+        is_fused: whether this project's operators train the convolutions.
+
+    Raises:
+        RuntimeFailure: the operators that are asked for cannot be had.
     """
 
-    def __init__(self, config: Config, workers: Alone):
+    def __init__(self, config: Config, workers: Alone, operators: str = "auto"):
         self._config = config
         self._workers = workers
         mx.random.seed(config.training.seed)
         np.random.seed(config.training.seed)  # MXNet's initializers draw from NumPy.
-        self.model = VQVAE(config.model, training=True)
+        self.is_fused = _may_fuse(operators)
+        self.model = VQVAE(config.model, training=not self.is_fused)
         self.model.start()
-        self.model.hybridize(static_alloc=True)
-        self.optimizer = mx.optimizer.Adam(learning_rate=config.training.learning_rate)
+        if self.is_fused:
+            # Without fixed shapes MXNet would make the operators, and what they keep, anew in every step.
+            self.model.hybridize(backend=TRAINING, static_alloc=True, static_shape=True)
+        else:
+            self.model.hybridize(static_alloc=True)
+        self.optimizer = Adam(learning_rate=config.training.learning_rate)
         self.trainer = mx.gluon.Trainer(
             self.model.collect_params(),
             self.optimizer,
@@ -196,6 +210,18 @@ class Learner:
         gradients = (f"the gradient of {name}" for name, p in parameters.items() if p.grad_req != "null")
         found += [text for text, gradient in zip(gradients, self._gradients) if not _finite(gradient)]
         return found[0] if found else ""
+
+
+def _may_fuse(operators: str) -> bool:
+    if operators == "mxnet":
+        return False
+    try:
+        check_kernels()
+    except RuntimeFailure:
+        if operators == "fused":
+            raise
+        return False
+    return True
 
 
 def _finite(array) -> bool:

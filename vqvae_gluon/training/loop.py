@@ -108,7 +108,7 @@ class _Run:
         self._measured = {name: (open_loader(images, plain), which) for name, (images, which) in measured.items()}
         self._grid_images = test_images.read(_spread(len(test_images), _GRID_IMAGES))
         self._variance = _variance(train_images, self._chosen[_spread(len(self._chosen), _VARIANCE_IMAGES)])
-        self._learner = Learner(config, workers)
+        self._learner = Learner(config, workers, options.operators)
         self._changes: list[str] = []
         self._progress = self._begin(train_images)
         self._log = stack.enter_context(
@@ -143,7 +143,8 @@ class _Run:
         progress, training = self._progress, self._config.training
         self._log.say(
             f"{self._directory}: {self._data['name']} {self._data['sha256']}, {len(self._chosen)} images to train on, "
-            f"{len(self._held_out)} to choose the best epoch, variance of the pixels {self._variance:.5f}"
+            f"{len(self._held_out)} to choose the best epoch, variance of the pixels {self._variance:.5f}, "
+            f"convolutions by {'fused operators' if self._learner.is_fused else 'MXNet'}"
         )
         if progress.step:
             changes = "".join(f", with {change}" for change in self._changes)

@@ -1,0 +1,42 @@
+"""This project's operators for MXNet (``cpp_bindings/kernels``): where their library is, and what it offers."""
+
+import ctypes
+import os
+from functools import cache
+from pathlib import Path
+
+from vqvae_gluon.compat import mx
+from vqvae_gluon.errors import RuntimeFailure
+
+KERNELS_VARIABLE = "VQVAE_KERNELS"
+# What MXNet calls the two ways in which the library takes parts of a graph: to run them, and to train them.
+INFERENCE, TRAINING = "vqvae", "vqvae_training"
+_BUILT = Path(__file__).resolve().parents[1] / "cpp_bindings" / "build" / "libvqvae_kernels.so"
+
+
+@cache
+def load_kernels() -> Path:
+    """Have MXNet load the library of operators: ``$VQVAE_KERNELS``, or the one built in this checkout.
+
+    Raises:
+        RuntimeFailure: it is not there, or MXNet does not take it.
+    """
+    path = Path(os.environ.get(KERNELS_VARIABLE, _BUILT)).absolute()
+    if not path.is_file():
+        raise RuntimeFailure(path, f"is missing; build it with 'bash build.sh cpp', or set {KERNELS_VARIABLE}")
+    try:
+        mx.library.load(str(path), verbose=False)
+    except mx.MXNetError as error:
+        raise RuntimeFailure(path, f"could not be loaded ({error})") from error
+    return path
+
+
+def check_kernels() -> None:
+    """Load the library, and see that it has something for this processor.
+
+    Raises:
+        RuntimeFailure: as :func:`load_kernels`, or the processor lacks AMX.
+    """
+    path = load_kernels()
+    if not ctypes.CDLL(str(path)).vqvae_kernels_run_here():
+        raise RuntimeFailure(path, "has nothing for this processor, which lacks AMX (bfloat16 and int8)")
