@@ -160,10 +160,11 @@ void Layer::compute_gradient(const Spot& spot, float* block) const {
 
 void Layer::prepare_kernel_gradient(const Team& team, const Bench& bench) const {
   team.share(x_.size(), [&](std::size_t at) {
-    to_turned_left(kBackwardPlanes, x_.at(at), bench.turned.get() + at * kBackwardBytes);
+    to_mixed_left(kBackwardPlanes, x_.at(at), bench.turned.get() + at * kBackwardBytes);
   });
-  team.share(dy_.size(),
-             [&](std::size_t at) { to_right(kBackwardPlanes, dy_.at(at), bench.paired.get() + at * kBackwardBytes); });
+  team.share(dy_.size(), [&](std::size_t at) {
+    to_mixed_right(kBackwardPlanes, dy_.at(at), bench.paired.get() + at * kBackwardBytes);
+  });
 }
 
 void Layer::compute_kernel_gradient(const Team& team, const Bench& bench, float* kernel, float* bias) const {
@@ -178,15 +179,18 @@ void Layer::compute_kernel_gradient(const Team& team, const Bench& bench, float*
         const std::size_t column = at / places % columns;
         multiply(kBackwardPlanes, bench.turned.get() + (group * x_.chunks() + row) * x_.pixels() * kBackwardBytes,
                  bench.paired.get() + (group * columns + column) * dy_.pixels() * kBackwardBytes, own_[at % places],
-                 link_.columns(form) - column * kBlock, group > 0, blocks + at * kSquare);
+                 kBlock, group > 0, blocks + at * kSquare);
       });
     }
     team.share(matrices(form), [&](std::size_t at) {
       const std::size_t row = at / places / columns * kBlock;
       const std::size_t column = at / places % columns * kBlock;
-      for (std::size_t r = 0; r < std::min(kBlock, link_.rows(form) - row); ++r) {
-        for (std::size_t c = 0; c < std::min(kBlock, link_.columns(form) - column); ++c) {
-          kernel[link_.address(form, row + r, column + c, at % places)] = blocks[at * kSquare + r * kBlock + c];
+      const float* block = blocks + at * kSquare;
+      for (std::size_t r = 0; r < kBlock; ++r) {
+        if (row + mixed(r) >= link_.rows(form)) continue;
+        for (std::size_t c = 0; c < kBlock; ++c) {
+          if (column + mixed(c) >= link_.columns(form)) continue;
+          kernel[link_.address(form, row + mixed(r), column + mixed(c), at % places)] = block[r * kBlock + c];
         }
       }
     });
