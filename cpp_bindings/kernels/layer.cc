@@ -33,6 +33,11 @@ std::vector<std::vector<Factors>> factors_of(const std::vector<std::vector<Tap>>
 
 }  // namespace
 
+void Bench::make(std::size_t groups) {
+  turned = allocate(groups * read * kBackwardBytes);
+  paired = allocate(groups * given * kBackwardBytes);
+}
+
 std::size_t Layer::matrices(Form form) const {
   return blocks_of(link_.rows(form)) * blocks_of(link_.columns(form)) * link_.places(form);
 }
@@ -62,9 +67,8 @@ void Layer::allocate_for(std::size_t groups, Bench* bench) {
       }
     }
   }
-  bench->read = std::max(bench->read, x_.size());
-  bench->given = std::max(bench->given, dy_.size());
-  bench->matrices = std::max(bench->matrices, matrices(own));
+  bench->read = std::max(bench->read, x_.blocks());
+  bench->given = std::max(bench->given, dy_.blocks());
 }
 
 // Outside of a matrix there are zeros.
@@ -106,11 +110,11 @@ void Layer::take_kernel_back(const Team& team, const float* kernel, float* spare
   });
 }
 
-void Layer::lay_out(const Team& team, std::size_t planes, const Numbers& image, const Sheet& to, float* spare) const {
+void Layer::lay_out(const Part& part, std::size_t planes, const Numbers& image, const Sheet& to, float* spare) const {
   const Form form = link_.own();
   const std::size_t places = windows_.size() / to.pixels();
   const std::size_t channels = form == Form::kInputWindows ? link_.rows(form) : link_.columns(form);
-  team.share(to.size(), [&](std::size_t at) {
+  part.share(to.blocks(), [&](std::size_t at) {
     const Spot spot = to.spot(at);
     const std::size_t first = spot.chunk * kBlock;
     clear(spare);
@@ -128,8 +132,8 @@ void Layer::lay_out(const Team& team, std::size_t planes, const Numbers& image, 
 
 void Layer::read(const float* block, const Spot& spot) const { to_left(kForwardPlanes, block, x_.at(spot)); }
 
-void Layer::read_windows(const Team& team, const Numbers& image, float* spare) const {
-  lay_out(team, kForwardPlanes, image, x_, spare);
+void Layer::read_windows(const Part& part, const Numbers& image, float* spare) const {
+  lay_out(part, kForwardPlanes, image, x_, spare);
 }
 
 void Layer::compute(const Spot& spot, float* block) const {
@@ -148,8 +152,8 @@ void Layer::read_gradient(const float* block, const Spot& spot) const {
   }
 }
 
-void Layer::read_gradient_windows(const Team& team, float* spare) const {
-  lay_out(team, kBackwardPlanes, few_dy_, dy_, spare);
+void Layer::read_gradient_windows(const Part& part, float* spare) const {
+  lay_out(part, kBackwardPlanes, few_dy_, dy_, spare);
 }
 
 void Layer::compute_gradient(const Spot& spot, float* block) const {
@@ -158,44 +162,49 @@ void Layer::compute_gradient(const Spot& spot, float* block) const {
            link_.in().channels - spot.chunk * kBlock, false, block);
 }
 
-void Layer::prepare_kernel_gradient(const Team& team, const Bench& bench) const {
-  team.share(x_.size(), [&](std::size_t at) {
-    to_mixed_left(kBackwardPlanes, x_.at(at), bench.turned.get() + at * kBackwardBytes);
+void Layer::prepare_kernel_gradient(const Part& part, const Bench& bench) const {
+  part.team.share(part.groups * x_.blocks(), [&](std::size_t at) {
+    to_mixed_left(kBackwardPlanes, x_.at(part.first * x_.blocks() + at), bench.turned.get() + at * kBackwardBytes);
   });
-  team.share(dy_.size(), [&](std::size_t at) {
-    to_mixed_right(kBackwardPlanes, dy_.at(at), bench.paired.get() + at * kBackwardBytes);
+  part.team.share(part.groups * dy_.blocks(), [&](std::size_t at) {
+    to_mixed_right(kBackwardPlanes, dy_.at(part.first * dy_.blocks() + at), bench.paired.get() + at * kBackwardBytes);
   });
 }
 
-void Layer::compute_kernel_gradient(const Team& team, const Bench& bench, float* kernel, float* bias) const {
-  const Form form = link_.own();
+void Layer::compute_kernel_gradient(const Part& part, const Bench& bench, bool begins, float* matrices) const {
   const std::size_t columns = dy_.chunks();
-  const std::size_t places = link_.places(form);
-  auto* blocks = reinterpret_cast<float*>(bench.kernel.get());
-  if (kernel != nullptr) {
-    for (std::size_t group = 0; group < groups_; ++group) {
-      team.share(matrices(form), [&](std::size_t at) {
-        const std::size_t row = at / places / columns;
-        const std::size_t column = at / places % columns;
-        multiply(kBackwardPlanes, bench.turned.get() + (group * x_.chunks() + row) * x_.pixels() * kBackwardBytes,
-                 bench.paired.get() + (group * columns + column) * dy_.pixels() * kBackwardBytes, own_[at % places],
-                 kBlock, group > 0, blocks + at * kSquare);
-      });
-    }
-    team.share(matrices(form), [&](std::size_t at) {
-      const std::size_t row = at / places / columns * kBlock;
-      const std::size_t column = at / places % columns * kBlock;
-      const float* block = blocks + at * kSquare;
-      for (std::size_t r = 0; r < kBlock; ++r) {
-        if (row + mixed(r) >= link_.rows(form)) continue;
-        for (std::size_t c = 0; c < kBlock; ++c) {
-          if (column + mixed(c) >= link_.columns(form)) continue;
-          kernel[link_.address(form, row + mixed(r), column + mixed(c), at % places)] = block[r * kBlock + c];
-        }
-      }
+  const std::size_t places = own_.size();
+  for (std::size_t group = 0; group < part.groups; ++group) {
+    part.team.share(own_matrices(), [&](std::size_t at) {
+      const std::size_t row = at / places / columns;
+      const std::size_t column = at / places % columns;
+      multiply(kBackwardPlanes, bench.turned.get() + (group * x_.chunks() + row) * x_.pixels() * kBackwardBytes,
+               bench.paired.get() + (group * columns + column) * dy_.pixels() * kBackwardBytes, own_[at % places],
+               kBlock, !begins || group > 0, matrices + at * kSquare);
     });
   }
-  if (bias == nullptr) return;
+}
+
+void Layer::give_kernel_gradient(const Team& team, const std::vector<float*>& matrices, float* kernel) const {
+  const Form form = link_.own();
+  const std::size_t columns = dy_.chunks();
+  const std::size_t places = own_.size();
+  team.share(own_matrices(), [&](std::size_t at) {
+    float* block = matrices[0] + at * kSquare;
+    for (std::size_t k = 1; k < matrices.size(); ++k) add(matrices[k] + at * kSquare, block);
+    const std::size_t row = at / places / columns * kBlock;
+    const std::size_t column = at / places % columns * kBlock;
+    for (std::size_t r = 0; r < kBlock; ++r) {
+      if (row + mixed(r) >= link_.rows(form)) continue;
+      for (std::size_t c = 0; c < kBlock; ++c) {
+        if (column + mixed(c) >= link_.columns(form)) continue;
+        kernel[link_.address(form, row + mixed(r), column + mixed(c), at % places)] = block[r * kBlock + c];
+      }
+    }
+  });
+}
+
+void Layer::give_bias_gradient(const Team& team, float* bias) const {
   team.share(link_.out().channels, [&](std::size_t channel) {
     float sum = 0;
     for (std::size_t group = 0; group < groups_; ++group) {

@@ -20,12 +20,12 @@ constexpr std::size_t kBackwardPlanes = 2;
 
 // What the layers use one after the other on the way back.
 struct Bench {
-  std::size_t read = 0;  // operands that there must be room for
+  void make(std::size_t groups);
+
+  std::size_t read = 0;  // operands of a group that there must be room for
   std::size_t given = 0;
-  std::size_t matrices = 0;
   Memory turned;  // what is read, turned
   Memory paired;  // the gradient of what is given, as right operands
-  Memory kernel;  // the kernel's gradient, matrix by matrix
 };
 
 class Layer {
@@ -36,8 +36,8 @@ class Layer {
   void allocate_for(std::size_t groups, Bench* bench);
 
   // Of a group of images: what is read, and the gradient of what is given.
-  std::size_t read_bytes() const { return x_.size() / groups_ * x_.block_bytes(); }
-  std::size_t given_bytes() const { return dy_.size() / groups_ * dy_.block_bytes(); }
+  std::size_t read_bytes() const { return x_.blocks() * x_.block_bytes(); }
+  std::size_t given_bytes() const { return dy_.blocks() * dy_.block_bytes(); }
 
   // Each thread of a team calls these; `spare` is a block of its own. Before the others:
   void take_kernel(const Team& team, const float* kernel, const float* bias, float* spare);
@@ -46,7 +46,7 @@ class Layer {
   // What is read: block by block, or, where windows are made of it, at once.
   bool reads_windows() const { return link_.forward() == Form::kInputWindows; }
   void read(const float* block, const Spot& spot) const;
-  void read_windows(const Team& team, const Numbers& image, float* spare) const;
+  void read_windows(const Part& part, const Numbers& image, float* spare) const;
   const std::uint8_t* kept(const Spot& spot) const { return x_.at(spot); }
   // A block of what the layer gives.
   void compute(const Spot& spot, float* block) const;
@@ -54,17 +54,21 @@ class Layer {
   // The same of the way back: first the gradients of what is given, then those of what is read ...
   bool gives_windows() const { return link_.backward() == Form::kOutputWindows; }
   void read_gradient(const float* block, const Spot& spot) const;
-  void read_gradient_windows(const Team& team, float* spare) const;
+  void read_gradient_windows(const Part& part, float* spare) const;
   void compute_gradient(const Spot& spot, float* block) const;
-  // ... and those of the kernel and of the bias, which may be null.
-  void prepare_kernel_gradient(const Team& team, const Bench& bench) const;
-  void compute_kernel_gradient(const Team& team, const Bench& bench, float* kernel, float* bias) const;
+  // ... and those of the kernel, matrix by matrix, and of the bias.
+  void prepare_kernel_gradient(const Part& part, const Bench& bench) const;
+  // Of this part, added to that of others, or, if it `begins`, written over what is there.
+  void compute_kernel_gradient(const Part& part, const Bench& bench, bool begins, float* matrices) const;
+  void give_kernel_gradient(const Team& team, const std::vector<float*>& matrices, float* kernel) const;
+  void give_bias_gradient(const Team& team, float* bias) const;
+  std::size_t own_matrices() const { return matrices(link_.own()); }
 
  private:
   std::size_t matrices(Form form) const;
   void take_matrix(Form form, const float* kernel, std::size_t row, std::size_t column, std::size_t place,
                    float* block) const;
-  void lay_out(const Team& team, std::size_t planes, const Numbers& image, const Sheet& to, float* spare) const;
+  void lay_out(const Part& part, std::size_t planes, const Numbers& image, const Sheet& to, float* spare) const;
 
   Link link_;
   std::vector<std::uint32_t> windows_;

@@ -11,12 +11,17 @@ constexpr std::size_t kLanes = 16;
 
 }  // namespace
 
+void Part::wait() const {
+  if (team.count > 1) {
+#pragma omp barrier
+  }
+}
+
 Sheet::Sheet(std::size_t groups, std::size_t channels, std::size_t pixels, std::size_t block_bytes)
-    : groups_(groups),
-      chunks_(blocks_of(channels)),
+    : chunks_(blocks_of(channels)),
       pixels_(pixels),
       block_bytes_(block_bytes),
-      memory_(allocate(size() * block_bytes)) {}
+      memory_(allocate(groups * blocks() * block_bytes)) {}
 
 Numbers::Numbers(std::size_t groups, const Extent& extent)
     : extent_(extent),
@@ -31,24 +36,23 @@ const float* Numbers::get(const Spot& spot, float* other) const {
 
 void Numbers::put(const float* block, const Spot& spot) const { narrow(block, width_, sheet_.numbers(spot)); }
 
-void Numbers::read(const Team& team, const float* images, std::size_t count) const {
-  each_square(team, count, [&](float* here, std::size_t there, std::size_t channels, std::size_t pixels) {
+void Numbers::read(const Part& part, const float* images, std::size_t count) const {
+  each_square(part, count, [&](float* here, std::size_t there, std::size_t channels, std::size_t pixels) {
     turn(images + there, extent_.pixels(), channels, pixels, here, width_ * kBlock);
   });
 }
 
-void Numbers::write(const Team& team, float* images, std::size_t count) const {
-  each_square(team, count, [&](const float* here, std::size_t there, std::size_t channels, std::size_t pixels) {
+void Numbers::write(const Part& part, float* images, std::size_t count) const {
+  each_square(part, count, [&](const float* here, std::size_t there, std::size_t channels, std::size_t pixels) {
     turn(here, width_ * kBlock, pixels, channels, images + there, extent_.pixels());
   });
 }
 
 // 16 channels by 16 pixels of an image: where they are here, and there.
 template <typename Exchange>
-void Numbers::each_square(const Team& team, std::size_t count, const Exchange& exchange) const {
+void Numbers::each_square(const Part& part, std::size_t count, const Exchange& exchange) const {
   const std::size_t strips = (extent_.pixels() + kLanes - 1) / kLanes;
-  const std::size_t all = blocks_of(count) * sheet_.chunks() * strips;
-  team.share(all, [&](std::size_t at) {
+  part.share(sheet_.chunks() * strips, [&](std::size_t at) {
     const Spot spot = {at / strips / sheet_.chunks(), at / strips % sheet_.chunks(), at % strips * kLanes};
     const std::size_t pixels = std::min(kLanes, extent_.pixels() - spot.pixel);
     const std::size_t first = spot.group * kBlock;

@@ -31,6 +31,21 @@ struct Team {
   }
 };
 
+// Some groups of images, which a thread takes by itself or all share.
+struct Part {
+  Team team;
+  std::size_t first;
+  std::size_t groups;
+
+  // Every block, of so many of a group.
+  template <typename Work>
+  void share(std::size_t blocks, const Work& work) const {
+    team.share(groups * blocks, [&](std::size_t at) { work(first * blocks + at); });
+  }
+  // Until all that share the part are here.
+  void wait() const;
+};
+
 // Blocks of so many bytes.
 class Sheet {
  public:
@@ -40,7 +55,7 @@ class Sheet {
   explicit operator bool() const { return memory_ != nullptr; }
   std::size_t chunks() const { return chunks_; }
   std::size_t pixels() const { return pixels_; }
-  std::size_t size() const { return groups_ * chunks_ * pixels_; }
+  std::size_t blocks() const { return chunks_ * pixels_; }  // of a group
   std::size_t block_bytes() const { return block_bytes_; }
 
   Spot spot(std::size_t number) const {
@@ -51,7 +66,6 @@ class Sheet {
   float* numbers(const Spot& spot) const { return reinterpret_cast<float*>(at(spot)); }
 
  private:
-  std::size_t groups_ = 0;
   std::size_t chunks_ = 0;
   std::size_t pixels_ = 0;
   std::size_t block_bytes_ = 0;
@@ -70,16 +84,17 @@ class Numbers {
   // Where a block is; it may have to be put into another.
   const float* get(const Spot& spot, float* other) const;
   void put(const float* block, const Spot& spot) const;
-  // Row `image` of the block of few channels.
+  // A block of few channels as it is kept: the rows follow each other.
+  std::size_t width() const { return width_; }
   const float* few(std::size_t group, std::size_t pixel) const { return sheet_.numbers({group, 0, pixel}); }
 
   // From and to a tensor (N, C, H, W).
-  void read(const Team& team, const float* images, std::size_t count) const;
-  void write(const Team& team, float* images, std::size_t count) const;
+  void read(const Part& part, const float* images, std::size_t count) const;
+  void write(const Part& part, float* images, std::size_t count) const;
 
  private:
   template <typename Exchange>
-  void each_square(const Team& team, std::size_t count, const Exchange& exchange) const;
+  void each_square(const Part& part, std::size_t count, const Exchange& exchange) const;
 
   Extent extent_;
   std::size_t width_ = 0;

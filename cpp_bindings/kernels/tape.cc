@@ -86,6 +86,14 @@ class Desk {
 }  // namespace
 
 class Tape::Impl {
+  // What a thread uses on the way back, or all share.
+  struct Shelf {
+    float* matrices(std::size_t first) const { return reinterpret_cast<float*>(memory.get()) + first * kSquare; }
+
+    Bench bench;
+    Memory memory;  // the kernels' gradients
+  };
+
  public:
   Impl(const Graph& graph, const std::vector<Data>& inputs, int threads)
       : graph_(graph), values_(graph.nodes.size()), actions_(graph.nodes.size()), threads_(std::max(threads, 1)) {
@@ -108,18 +116,10 @@ class Tape::Impl {
         const auto& [weight, bias] = parameters_[i];
         layers_[i].take_kernel(team, numbers(inputs, weight), numbers(inputs, bias), desk->spare());
       }
-      for (const Section& section : sections_) {
-        if (section.variable != kNone) {
-          value_of(section).numbers.read(team, numbers(inputs, section.variable), images_);
-        }
-      }
 #pragma omp barrier
-      for (const Section& section : sections_) {
-        each_block(team, section, section.layer == kNone ? 0 : layers_[section.layer].read_bytes(),
-                   [&](const Spot& spot) { compute(section, spot, desk); });
-#pragma omp barrier
-        for (const std::size_t node : section.nodes) finish(team, values_[node], outputs, desk);
-      }
+      each_part(team, [&](const Part& part) {
+        for (const Section& section : sections_) go_forward(section, part, inputs, outputs, desk);
+      });
     });
   }
 
@@ -128,30 +128,21 @@ class Tape::Impl {
       for (std::size_t i = 0; i < layers_.size(); ++i) {
         layers_[i].take_kernel_back(team, numbers(inputs, parameters_[i].first), desk->spare());
       }
-      for (const Value& value : values_) {
-        for (std::size_t k = 0; k < value.outputs.size(); ++k) {
-          value.borders[k].read(team, numbers(heads, value.outputs[k]), images_);
+#pragma omp barrier
+      each_part(team, [&](const Part& part) {
+        for (std::size_t number = sections_.size(); number-- > 0;) {
+          go_back(sections_[number], part, team, heads, gradients, desk);
         }
-      }
+      });
 #pragma omp barrier
-      for (std::size_t number = sections_.size(); number-- > 0;) {
-        const Section& section = sections_[number];
-        if (section.variable != kNone && numbers(gradients, section.variable) == nullptr) continue;
-        each_block(team, section, bytes_given(section), [&](const Spot& spot) { go_back(section, spot, desk); });
-#pragma omp barrier
-        if (section.variable != kNone) {
-          value_of(section).borders[0].write(team, numbers(gradients, section.variable), images_);
-          continue;
+      for (std::size_t i = 0; i < layers_.size(); ++i) {
+        const auto& [weight, bias] = parameters_[i];
+        std::vector<float*> matrices;
+        for (const Shelf& shelf : shelves_) matrices.push_back(shelf.matrices(first_matrix_[i]));
+        if (numbers(gradients, weight) != nullptr) {
+          layers_[i].give_kernel_gradient(team, matrices, numbers(gradients, weight));
         }
-        const Layer& layer = layers_[section.layer];
-        if (layer.gives_windows()) {
-          layer.read_gradient_windows(team, desk->spare());
-#pragma omp barrier
-        }
-        layer.prepare_kernel_gradient(team, bench_);
-#pragma omp barrier
-        const auto& [weight, bias] = parameters_[section.layer];
-        layer.compute_kernel_gradient(team, bench_, numbers(gradients, weight), numbers(gradients, bias));
+        if (numbers(gradients, bias) != nullptr) layers_[i].give_bias_gradient(team, numbers(gradients, bias));
       }
     });
   }
@@ -282,11 +273,23 @@ class Tape::Impl {
         value.borders.emplace_back(groups, value.extent);
       }
     }
-    for (Layer& layer : layers_) layer.allocate_for(groups, &bench_);
-    bench_.turned = allocate(bench_.read * operand_bytes(kBackwardPlanes));
-    bench_.paired = allocate(bench_.given * operand_bytes(kBackwardPlanes));
-    bench_.kernel = allocate(bench_.matrices * kSquare * sizeof(float));
-    for (int i = 0; i < threads_; ++i) desks_.emplace_back(slots);
+    Bench bench;
+    std::size_t matrices = 0;
+    for (Layer& layer : layers_) {
+      layer.allocate_for(groups, &bench);
+      first_matrix_.push_back(matrices);
+      matrices += layer.own_matrices();
+    }
+    const auto threads = static_cast<std::size_t>(threads_);
+    is_shared_ = groups < threads;
+    for (std::size_t i = 0; i < threads; ++i) desks_.emplace_back(slots);
+    for (std::size_t i = 0; i < (is_shared_ ? 1 : threads); ++i) {
+      Shelf& shelf = shelves_.emplace_back();
+      shelf.bench.read = bench.read;
+      shelf.bench.given = bench.given;
+      shelf.bench.make(is_shared_ ? groups : 1);
+      shelf.memory = allocate(matrices * kSquare * sizeof(float));
+    }
   }
 
   template <typename Work>
@@ -300,15 +303,23 @@ class Tape::Impl {
     }
   }
 
+  // Each thread takes its groups of images through all sections, so that what a section writes is still near when the
+  // next one reads it. Where there are fewer groups than threads, all share each section.
+  template <typename Work>
+  void each_part(const Team& team, const Work& work) const {
+    if (is_shared_) return work(Part{team, 0, groups_});
+    team.share(groups_, [&](std::size_t group) { work(Part{{0, 1}, group, 1}); });
+  }
+
   // Of each group some pixels after the others, so that what they read, of so many bytes, stays near while all channels
   // are computed.
   template <typename Work>
-  void each_block(const Team& team, const Section& section, std::size_t bytes, const Work& work) const {
+  void each_block(const Part& part, const Section& section, std::size_t bytes, const Work& work) const {
     const Extent& extent = value_of(section).extent;
     const std::size_t chunks = blocks_of(extent.channels);
     const std::size_t strips = std::min(bytes / kNearBytes + 1, extent.pixels());
     const std::size_t strip = (extent.pixels() + strips - 1) / strips;
-    team.share(groups_ * chunks * extent.pixels(), [&](std::size_t at) {
+    part.share(chunks * extent.pixels(), [&](std::size_t at) {
       const std::size_t group = at / extent.pixels() / chunks;
       const std::size_t rest = at % (extent.pixels() * chunks);
       const std::size_t first = rest / (strip * chunks) * strip;
@@ -360,14 +371,57 @@ class Tape::Impl {
     return value.section == section ? desk.block(value.slot) : value.numbers.get(spot, desk.spare());
   }
 
-  // What wants all blocks of a value.
-  void finish(const Team& team, const Value& value, const std::vector<Data>& outputs, Desk* desk) const {
-    for (const std::size_t number : value.outputs) value.numbers.write(team, numbers(outputs, number), images_);
-    for (const std::size_t number : value.layers) {
-      if (!layers_[number].reads_windows()) continue;
-      layers_[number].read_windows(team, value.numbers, desk->spare());
-#pragma omp barrier
+  void go_forward(const Section& section, const Part& part, const std::vector<Data>& inputs,
+                  const std::vector<Data>& outputs, Desk* desk) const {
+    if (section.variable != kNone) {
+      value_of(section).numbers.read(part, numbers(inputs, section.variable), images_);
+      part.wait();
     }
+    const std::size_t bytes = section.layer == kNone ? 0 : layers_[section.layer].read_bytes();
+    if (!is_image(section)) each_block(part, section, bytes, [&](const Spot& spot) { compute(section, spot, desk); });
+    part.wait();
+    for (const std::size_t node : section.nodes) {
+      const Value& value = values_[node];
+      for (const std::size_t number : value.outputs) value.numbers.write(part, numbers(outputs, number), images_);
+      for (const std::size_t number : value.layers) {
+        if (!layers_[number].reads_windows()) continue;
+        layers_[number].read_windows(part, value.numbers, desk->spare());
+        part.wait();
+      }
+    }
+  }
+
+  // Whether a variable is read by nothing but windows.
+  bool is_image(const Section& section) const {
+    const Value& value = value_of(section);
+    return section.variable != kNone && section.nodes.size() == 1 && keeper_of(value) == nullptr;
+  }
+
+  void go_back(const Section& section, const Part& part, const Team& team, const std::vector<Data>& heads,
+               const std::vector<Data>& gradients, Desk* desk) const {
+    if (section.variable != kNone && numbers(gradients, section.variable) == nullptr) return;
+    for (const std::size_t node : section.nodes) {
+      const Value& value = values_[node];
+      for (std::size_t k = 0; k < value.outputs.size(); ++k) {
+        value.borders[k].read(part, numbers(heads, value.outputs[k]), images_);
+      }
+    }
+    part.wait();
+    each_block(part, section, bytes_given(section), [&](const Spot& spot) { go_back(section, spot, desk); });
+    part.wait();
+    if (section.variable != kNone) {
+      return value_of(section).borders[0].write(part, numbers(gradients, section.variable), images_);
+    }
+    const Layer& layer = layers_[section.layer];
+    if (layer.gives_windows()) {
+      layer.read_gradient_windows(part, desk->spare());
+      part.wait();
+    }
+    const Shelf& shelf = shelves_[is_shared_ ? 0 : team.thread];
+    layer.prepare_kernel_gradient(part, shelf.bench);
+    part.wait();
+    const bool begins = is_shared_ || part.first == groups_ * team.thread / team.count;
+    layer.compute_kernel_gradient(part, shelf.bench, begins, shelf.matrices(first_matrix_[section.layer]));
   }
 
   void go_back(const Section& section, const Spot& spot, Desk* desk) const {
@@ -442,8 +496,10 @@ class Tape::Impl {
   std::size_t images_ = 0;
   std::size_t groups_ = 0;
   int threads_;
+  bool is_shared_ = false;
   std::vector<Desk> desks_;
-  Bench bench_;
+  std::vector<std::size_t> first_matrix_;  // of each layer
+  std::vector<Shelf> shelves_;
 };
 
 Tape::Tape(const Graph& graph, const std::vector<Data>& inputs, int threads)
