@@ -357,7 +357,9 @@ class Tape::Impl {
         if (node.op == "elemwise_add") {
           add(block_of(values_[node.inputs[1]], value.section, spot, *desk), desk->block(slot));
         } else {
-          apply(actions_[i].function, actions_[i].a, actions_[i].b, desk->block(slot), kSquare);
+          each_number(value, desk->block(slot), [&](float* block, std::size_t count) {
+            apply(actions_[i].function, actions_[i].a, actions_[i].b, block, count);
+          });
         }
       }
       if (value.numbers && !node.is_variable()) value.numbers.put(desk->block(slot), spot);
@@ -365,6 +367,16 @@ class Tape::Impl {
         if (!layers_[number].reads_windows()) layers_[number].read(desk->block(slot), spot);
       }
     }
+  }
+
+  // Of few channels the others are left out.
+  template <typename Work>
+  static void each_number(const Value& value, float* block, const Work& work) {
+    if (value.extent.channels > Numbers::kFewChannels) return work(block, kSquare);
+    alignas(kAlignment) float few[Numbers::kFewChannels * kBlock];
+    narrow(block, Numbers::kFewChannels, few);
+    work(few, Numbers::kFewChannels * kBlock);
+    widen(few, Numbers::kFewChannels, block);
   }
 
   static const float* block_of(const Value& value, std::size_t section, const Spot& spot, const Desk& desk) {
