@@ -18,6 +18,7 @@ from vqvae_gluon.data import load_split
 from vqvae_gluon.runtimes.cpp import find_binary
 
 ROOT = Path(__file__).resolve().parents[1]
+HAS_AMX = "amx_tile" in Path("/proc/cpuinfo").read_text()
 PRETRAINED = ROOT / "pretrained" / "mnist"
 
 

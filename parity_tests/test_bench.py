@@ -25,6 +25,11 @@ def missing(package):
     return importlib.util.find_spec(package) is None
 
 
+with_peers = pytest.mark.skipif(
+    missing("onnxruntime") or missing("onnx") or missing("torch"), reason="the extra bench is not there"
+)
+
+
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     """The results of a short run of what belongs to the project itself."""
@@ -93,7 +98,8 @@ def test_what_was_measured_before_an_interruption_is_kept(monkeypatch, tmp_path)
     assert results.notes == ["interrupted in inference mnist 8; go on with --resume"]
 
 
-def test_a_peer_that_computes_something_else_is_an_error_and_no_time(tmp_path):
+@pytest.mark.parametrize("runtime", ["cpp", pytest.param("onnxruntime", marks=with_peers)])
+def test_a_peer_that_computes_something_else_is_an_error_and_no_time(runtime, monkeypatch, tmp_path):
     """Planted: the reference's network has another codebook than the one that is timed."""
     bundle = tmp_path / "mnist"
     shutil.copytree(PRETRAINED, bundle, ignore=shutil.ignore_patterns("digits"))
@@ -105,24 +111,22 @@ def test_a_peer_that_computes_something_else_is_an_error_and_no_time(tmp_path):
     manifest["files"]["decoder-0000.params"]["sha256"] = digest(bundle / "decoder-0000.params")
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     open_bundle(bundle)
-    bench = Bench(make_settings(["inference"], ["mnist"], [2], ["cpp"], 1, 1, quick=True), tmp_path, lambda _: None)
-    wrong = Bench(make_settings(["inference"], [str(bundle)], [2], ["cpp"], 1, 1, quick=True), tmp_path, lambda _: None)
+    bench, wrong = (
+        Bench(make_settings(["inference"], [name], [2], [runtime], 1, 1, quick=True), tmp_path, lambda _: None)
+        for name in ("mnist", str(bundle))
+    )
     serving = inference.serving
 
     def planted(bench, subject, peer, precision, inputs, name):
         return serving(wrong, wrong.subjects[0], peer, precision, inputs, name)
 
-    inference.serving = planted
-    try:
-        (row,) = inference.measure(bench, bench.subjects[0], 2, lambda: None)
-    finally:
-        inference.serving = serving
-    assert row.error and row.milliseconds is None
+    monkeypatch.setattr(inference, "serving", planted)
+    row = inference.measure(bench, bench.subjects[0], 2, lambda: None)[0]
+    assert row.codes_equal == 1 and row.pixels_off > 1
+    assert row.precision == "float32" and row.error and row.milliseconds is None
 
 
-@pytest.mark.skipif(
-    missing("onnxruntime") or missing("onnx") or missing("torch"), reason="the extra bench is not there"
-)
+@with_peers
 def test_the_peers_compute_the_same_network(tmp_path):
     result = run_cli(
         "bench", "--quick", "--json", "--only", "inference", "--bundle", "mnist", "--batch", "2", "--rounds", "1",

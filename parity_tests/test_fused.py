@@ -9,7 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import PRETRAINED, ROOT, run_cli, run_reconstruct
+from conftest import HAS_AMX, PRETRAINED, ROOT, run_cli, run_reconstruct
 
 from vqvae_gluon.artifacts.binding import read_network
 from vqvae_gluon.artifacts.bundle import GraphFiles, graph_files
@@ -22,7 +22,6 @@ from vqvae_gluon.runtimes.fused import fuse
 from vqvae_gluon.runtimes.gluon import GluonGraph
 
 FUSED = ("gluon-fused", "cpp-fused")
-HAS_AMX = "amx_tile" in (ROOT / "/proc/cpuinfo").read_text()
 RANDOM = np.random.default_rng(3)
 
 needs_amx = pytest.mark.skipif(not HAS_AMX, reason="this processor has no AMX")

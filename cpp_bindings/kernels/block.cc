@@ -23,7 +23,7 @@ inline void each(std::size_t rows, std::size_t columns, const Visit& visit) {
 // place.
 __m512 exponential(__m512 x) {
   const auto set = [](float value) { return _mm512_set1_ps(value); };
-  x = _mm512_min_ps(_mm512_max_ps(x, set(-87.0F)), set(88.0F));
+  x = _mm512_min_ps(set(88.0F), _mm512_max_ps(set(-87.0F), x));  // In this order a NaN stays one.
   const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, set(1.44269504F)), _MM_FROUND_TO_NEAREST_INT);
   x = _mm512_fnmadd_ps(n, set(0.693359375F), x);
   x = _mm512_fnmadd_ps(n, set(-2.12194440e-4F), x);

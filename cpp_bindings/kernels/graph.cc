@@ -7,8 +7,8 @@
 namespace vqvae::kernels {
 namespace {
 
-const std::set<std::string> kFunctions = {"_plus_scalar", "_minus_scalar", "_mul_scalar", "_div_scalar",
-                                          "clip",         "rint",          "Activation"};
+const std::set<std::string> kFunctions = {"_plus_scalar", "_minus_scalar", "_mul_scalar",
+                                          "_div_scalar",  "clip",          "rint"};
 const std::set<std::string> kConstant = {"_mul_scalar", "Reshape", "square", "sum", "Cast", "L2Normalization"};
 
 bool is_plain_convolution(const Node& node) {
@@ -30,11 +30,8 @@ bool is_plain_convolution(const Node& node) {
 }
 
 bool is_function(const Node& node) {
-  if (node.op == "Activation") {
-    const std::string& type = node.attributes.at("act_type");
-    return type == "relu" || type == "tanh" || type == "sigmoid";
-  }
-  return kFunctions.count(node.op) > 0;
+  const std::string type = node.activation();
+  return type == "relu" || type == "tanh" || type == "sigmoid" || kFunctions.count(node.op) > 0;
 }
 
 bool is_cast(const Node& node, const char* type) { return node.op == "Cast" && node.attributes.at("dtype") == type; }
@@ -70,6 +67,11 @@ bool Graph::is_rounding(const Node& node) const {
 }
 
 std::vector<std::size_t> Graph::rounding(const Node& node) const { return {node.inputs[0], node.inputs[1]}; }
+
+std::string Node::activation() const {
+  if (op == "Activation") return attributes.at("act_type");
+  return op == "relu" || op == "tanh" || op == "sigmoid" ? op : "";
+}
 
 std::vector<double> Node::numbers(const std::string& attribute) const {
   std::vector<double> result;

@@ -22,6 +22,8 @@ struct Node {
   bool is_output = false;
 
   bool is_variable() const { return op == "null"; }
+  // "relu", "tanh", "sigmoid" or another one, of either operator; else empty.
+  std::string activation() const;
   // Numbers of a scalar or of a tuple, "2.0" or "(2, 2)"; empty if there are none.
   std::vector<double> numbers(const std::string& attribute) const;
   double number(const std::string& attribute, double otherwise) const;

@@ -473,8 +473,7 @@ void set_function(const Node& node, Action* action) {
     action->function = Function::kClip;
     action->a = static_cast<float>(node.number("a_min", 0));
     action->b = static_cast<float>(node.number("a_max", 0));
-  } else if (node.op == "Activation") {
-    const std::string& type = node.attributes.at("act_type");
+  } else if (const std::string type = node.activation(); !type.empty()) {
     action->function = Function::kSigmoid;
     if (type == "relu") action->function = Function::kRelu;
     if (type == "tanh") action->function = Function::kTanh;

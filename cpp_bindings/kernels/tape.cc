@@ -231,7 +231,7 @@ class Tape::Impl {
   }
 
   bool is_relu(std::size_t i) const {
-    return graph_.nodes[i].op == "Activation" && actions_[i].function == Function::kRelu;
+    return !graph_.nodes[i].activation().empty() && actions_[i].function == Function::kRelu;
   }
 
   // Later nodes give their gradients first, and a sum gives to its second input first.
@@ -264,7 +264,7 @@ class Tape::Impl {
       if (value.section == kNone) continue;
       const bool is_border = graph_.nodes[i].is_variable() || !value.outputs.empty();
       const bool is_read_later = value.first_giver.first != kNone;
-      const bool is_derived = graph_.nodes[i].op == "Activation" && !(is_relu(i) && keeper_of(value) != nullptr);
+      const bool is_derived = !graph_.nodes[i].activation().empty() && !(is_relu(i) && keeper_of(value) != nullptr);
       const bool is_in_windows = std::any_of(value.layers.begin(), value.layers.end(),
                                              [&](std::size_t number) { return layers_[number].reads_windows(); });
       if (is_border || is_read_later || is_derived || is_in_windows) value.numbers = Numbers(groups, value.extent);
@@ -475,7 +475,7 @@ class Tape::Impl {
     } else if (is_relu(i) && keeper_of(value) != nullptr) {
       derive_relu(keeper_of(value)->kept(spot), gradient);
     } else {
-      const float* result = node.op == "Activation" ? value.numbers.get(spot, desk->spare()) : nullptr;
+      const float* result = !node.activation().empty() ? value.numbers.get(spot, desk->spare()) : nullptr;
       kernels::derive(actions_[i].function, actions_[i].a, result, gradient);
     }
     const Value& first = values_[node.inputs[0]];

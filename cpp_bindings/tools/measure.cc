@@ -5,9 +5,9 @@
 // Each INPUT is a batch, float32 (N, C, H, W), 0..255. When the first one has been run it prints "ready", and then
 // serves requests, one a line, whose words are separated by tabs; each has one line for an answer:
 //
-//   run    COUNT  NUMBER   reconstructs input NUMBER so many times: the seconds of the whole
-//   encode IN.npy OUT.npy  images to codes, in parts of the first input's size: "done"
-//   decode IN.npy OUT.npy  codes to images, in parts as large: "done"
+//   run         COUNT  NUMBER   reconstructs input NUMBER so many times: the seconds of the whole
+//   encode      IN.npy OUT.npy  images to codes, in parts of the first input's size: "done"
+//   reconstruct IN.npy OUT.npy  images to images, as they are timed, in parts as large: "done"
 //
 // It ends at the end of its input. Threads: OMP_NUM_THREADS, like reconstruct.
 
@@ -18,6 +18,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <iomanip>
 #include <iostream>
 #include <limits>
@@ -58,8 +59,13 @@ class Bench {
     return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
   }
 
-  void encode(const std::string& in, const std::string& out) { in_parts(&encoder_, vqvae::kImagesInput, in, out); }
-  void decode(const std::string& in, const std::string& out) { in_parts(&decoder_, vqvae::kCodesInput, in, out); }
+  void encode(const std::string& in, const std::string& out) {
+    in_parts([this](const vqvae::Inputs& images) { return std::move(encoder_.run(images).at(0)); }, in, out);
+  }
+
+  void reconstruct(const std::string& in, const std::string& out) {
+    in_parts([this](const vqvae::Inputs& images) { return reconstruct(images); }, in, out);
+  }
 
  private:
   Bench(vqvae::Bundle bundle, const std::string& kernels, const std::vector<std::string>& inputs)
@@ -77,13 +83,14 @@ class Bench {
     return std::move(result.at(0));
   }
 
-  void in_parts(vqvae::Network* network, const char* input, const std::string& in, const std::string& out) const {
+  void in_parts(const std::function<vqvae::Tensor(const vqvae::Inputs&)>& function, const std::string& in,
+                const std::string& out) const {
     const vqvae::Tensor values = vqvae::read_npy(in);
     const std::int64_t size = inputs_.front().at(vqvae::kImagesInput).shape.at(0);
     vqvae::Tensor all;
     for (std::int64_t first = 0; first < values.shape.at(0); first += size) {
       const std::int64_t end = std::min(values.shape[0], first + size);
-      vqvae::Tensor part = std::move(network->run({{input, vqvae::slice(values, first, end)}}).at(0));
+      vqvae::Tensor part = function({{vqvae::kImagesInput, vqvae::slice(values, first, end)}});
       if (first == 0) {
         all = std::move(part);
       } else {
@@ -113,8 +120,8 @@ void serve(Bench* bench) {
     } else if (words.size() == 3 && words[0] == "encode") {
       bench->encode(words[1], words[2]);
       std::cout << "done" << std::endl;
-    } else if (words.size() == 3 && words[0] == "decode") {
-      bench->decode(words[1], words[2]);
+    } else if (words.size() == 3 && words[0] == "reconstruct") {
+      bench->reconstruct(words[1], words[2]);
       std::cout << "done" << std::endl;
     } else {
       throw vqvae::UsageError("request", "is none that is known: " + line);

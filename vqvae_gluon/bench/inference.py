@@ -18,7 +18,7 @@ from vqvae_gluon.errors import RuntimeFailure
 
 # What a peer may differ by from the reference.
 CODES_EQUAL = 0.999  # share, at least, in float32
-PIXELS_OFF = 0.05  # of 255, at most, of what float32 makes of the same codes
+PIXELS_OFF = 0.05  # of 255, at most, in float32, in images that have the reference's codes
 PSNR_LOST = 1.0  # dB, at most, in lower precision; how much it is stands in the row
 _CHECKED = {FLOAT32: 64}  # images; in lower precision:
 _CHECKED_REDUCED, _CHECKED_QUICK = 512, 64
@@ -93,29 +93,28 @@ def serving(bench: Bench, subject: Subject, peer: Peer, precision: str, inputs: 
     if peer.runtime == "gluon":
         return bench.job("gluon", name, bundle=bundle.path.resolve(), inputs=inputs)
     if peer.runtime == "onnxruntime":
-        models = onnx_models(bench, subject, precision)
-        return bench.job("onnxruntime", name, models=models, inputs=inputs)
+        model = onnx_model(bench, subject, precision)
+        return bench.job("onnxruntime", name, model=model, inputs=inputs)
     return bench.job("torch", name, bundle=bundle.path.resolve(), inputs=inputs, way=peer.runtime)
 
 
-def onnx_models(bench: Bench, subject: Subject, precision: str) -> Path:
-    """The directory of the two ONNX models.
+def onnx_model(bench: Bench, subject: Subject, precision: str) -> Path:
+    """The network as an ONNX model.
 
     Raises:
-        RuntimeFailure: they could not be made.
+        RuntimeFailure: it could not be made.
     """
-    directory = bench.directory / f"{subject.name}-onnx-{precision}"
-    if directory.exists():
-        return directory
-    directory.mkdir()
-    command = [sys.executable, "-m", "vqvae_gluon.bench.onnx_model", str(subject.bundle.path.resolve()), str(directory)]
+    path = bench.directory / f"{subject.name}-{precision}.onnx"
+    if path.exists():
+        return path
+    command = [sys.executable, "-m", "vqvae_gluon.bench.onnx_model", str(subject.bundle.path.resolve()), str(path)]
     if precision == "int8":
         command.append(str(bench.save(f"{subject.name}-calibration", bench.images(subject).calibration)))
     where = environment(bench.effort.threads)
     result = subprocess.run(command, capture_output=True, text=True, check=False, env=where)
     if result.returncode:
         raise RuntimeFailure("onnx_model", (result.stderr.strip().splitlines() or ["failed"])[-1])
-    return directory
+    return path
 
 
 def make_checks(bench: Bench, subject: Subject, batch: int, precisions: set[str]) -> dict[str, Check]:
@@ -138,7 +137,7 @@ def make_checks(bench: Bench, subject: Subject, batch: int, precisions: set[str]
         processes[_REFERENCE].wait()
         for one in missing:
             processes[_REFERENCE].ask("encode", one.images, one.codes)
-            processes[_REFERENCE].ask("decode", one.codes, one.decoded)
+            processes[_REFERENCE].ask("reconstruct", one.images, one.decoded)
     return checks
 
 
@@ -151,18 +150,18 @@ def check(row: Row, process: Process, wanted: Check, directory: Path) -> Row:
     stem = f"{row.runtime}-{row.precision}"
     codes_path, decoded_path = directory / f"{stem}-codes.npy", directory / f"{stem}-decoded.npy"
     process.ask("encode", wanted.images, codes_path)
-    process.ask("decode", wanted.codes, decoded_path)
+    process.ask("reconstruct", wanted.images, decoded_path)
     images, codes, decoded = (np.load(path) for path in (wanted.images, wanted.codes, wanted.decoded))
     found_codes, found = np.load(codes_path), np.load(decoded_path)
     if found_codes.shape != codes.shape or found.shape != decoded.shape:
         return replace(row, error=f"gives {found_codes.shape} and {found.shape}")
-    equal, off = float((found_codes == codes).mean()), float(np.abs(found - decoded).max())
+    same = (found_codes == codes).all(axis=(1, 2))
+    equal, off = float((found_codes == codes).mean()), float(np.abs(found - decoded)[same].max(initial=0))
     row = replace(row, codes_equal=equal, pixels_off=off)
     if row.precision == FLOAT32:
-        fault = not (equal >= CODES_EQUAL and off <= PIXELS_OFF)  # NaN is a fault, too.
+        fault = not (same.any() and equal >= CODES_EQUAL and off <= PIXELS_OFF)  # NaN is a fault, too.
     else:
-        process.ask("decode", codes_path, decoded_path)
-        lost = psnr(images, decoded) - psnr(images, np.load(decoded_path))
+        lost = psnr(images, decoded) - psnr(images, found)
         row = replace(row, psnr_lost=lost)
         fault = not lost <= PSNR_LOST
     return replace(row, error=_different(row)) if fault else row

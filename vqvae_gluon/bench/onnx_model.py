@@ -1,8 +1,8 @@
-"""The bundle as two ONNX models, float32 or int8, written by a process of its own before ONNX Runtime is timed.
+"""The bundle as one ONNX model, float32 or int8, written by a process of its own before ONNX Runtime is timed.
 
-    python -m vqvae_gluon.bench.onnx_model BUNDLE DIR [CALIBRATION.npy]
+    python -m vqvae_gluon.bench.onnx_model BUNDLE MODEL.onnx [CALIBRATION.npy]
 
-With calibration images, float32 (N, C, H, W), the models are quantized.
+With calibration images, float32 (N, C, H, W), the model is quantized.
 """
 
 import sys
@@ -24,27 +24,31 @@ _TYPES = {"int32": TensorProto.INT32, "float32": TensorProto.FLOAT}
 _PART = 32  # images that calibration runs at once
 
 
-def write_model(bundle: Path, stage: str, path: Path) -> None:
-    """Write the encoder or the decoder, for any batch and size."""
-    graph = read_layers(bundle, stage)
+def write_model(bundle: Path, path: Path) -> None:
+    """Write the encoder and behind it the decoder, for any batch and size: images in, codes and images out."""
+    encoder, decoder = (read_layers(bundle, stage) for stage in STAGES)
+    codes = encoder.layers[-1].name
     nodes: list[Any] = []
     constants: dict[str, np.ndarray] = {}
-    for layer in graph.layers:
+    for layer in encoder.layers + decoder.layers:
         names = []
         for place, value in enumerate(layer.inputs):
-            names.append(value if isinstance(value, str) else f"{layer.name}_constant{place}")
             if isinstance(value, np.ndarray):
+                names.append(f"{layer.name}_constant{place}")
                 constants[names[-1]] = value
+            else:
+                names.append(codes if value == decoder.input else value)
         nodes += _nodes(layer, names, constants)
-    images, codes = ["N", None, "H", "W"], ["N", "h", "w"]
-    ends = [(TensorProto.FLOAT, images), (TensorProto.INT32, codes)]
-    taken, given = ends if stage == "encoder" else reversed(ends)
+    images = TensorProto.FLOAT, ["N", None, "H", "W"]
     model = helper.make_model(
         helper.make_graph(
             nodes,
-            stage,
-            [helper.make_tensor_value_info(graph.input, *taken)],
-            [helper.make_tensor_value_info(graph.layers[-1].name, *given)],
+            "vqvae",
+            [helper.make_tensor_value_info(encoder.input, *images)],
+            [
+                helper.make_tensor_value_info(codes, TensorProto.INT32, ["N", "h", "w"]),
+                helper.make_tensor_value_info(decoder.layers[-1].name, *images),
+            ],
             [numpy_helper.from_array(value, name) for name, value in constants.items()],
         ),
         opset_imports=[helper.make_opsetid("", _OPSET)],
@@ -93,60 +97,48 @@ def _nodes(layer: Layer, names: list[str], constants: dict[str, np.ndarray]) -> 
     return [node(_SIMPLE[kind], inputs)]
 
 
-def quantize(directory: Path, bundle: Path, images: np.ndarray) -> None:
-    """Turn both models into int8, by what they compute of these images.
+def write_quantized(bundle: Path, path: Path, images: np.ndarray) -> None:
+    """Write the same in int8, by what it computes of these images.
 
     What was measured to be best: convolutions, activations and sums, with a scale for each channel of a weight.
     Distances stay float32, since in int8 half of the codes are others; and so do transposed convolutions, for which
     ONNX Runtime has no int8 on processors, and would convert back and forth.
     """
-    import onnxruntime
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Reader(CalibrationDataReader):
-        def __init__(self, name: str, values: np.ndarray):
-            self._parts = iter([{name: part} for part in _parts(values)])
+        def __init__(self) -> None:
+            parts = np.array_split(images, -(-len(images) // _PART))
+            self._parts = iter([{encoder.input: part} for part in parts])
 
         def get_next(self) -> Any:
             return next(self._parts, None)
 
-    values = images
-    for stage, name in STAGES.items():
-        path, prepared = directory / f"{stage}.onnx", directory / f"{stage}-prepared.onnx"
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        after = np.concatenate([session.run(None, {name: part})[0] for part in _parts(values)])
-        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
-        quantize_static(
-            str(prepared),
-            str(path),
-            Reader(name, values),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv", "Relu", "Add"],
-            nodes_to_exclude=_distances(bundle, stage),
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
-        values = after
-
-
-def _parts(values: np.ndarray) -> list[np.ndarray]:
-    return np.array_split(values, -(-len(values) // _PART))
-
-
-def _distances(bundle: Path, stage: str) -> list[str]:
-    """What an index is chosen by."""
-    return [str(layer.inputs[0]) for layer in read_layers(bundle, stage).layers if layer.operator == "argmin"]
+    encoder = read_layers(bundle, "encoder")
+    exact, prepared = path.with_suffix(".float32.onnx"), path.with_suffix(".prepared.onnx")
+    write_model(bundle, exact)
+    quant_pre_process(str(exact), str(prepared), skip_symbolic_shape=True)
+    quantize_static(
+        str(prepared),
+        str(path),
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["Conv", "Relu", "Add"],
+        nodes_to_exclude=[str(layer.inputs[0]) for layer in encoder.layers if layer.operator == "argmin"],
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
 
 
 def main(words: list[str]) -> int:
-    bundle, directory = Path(words[0]), Path(words[1])
-    for stage in STAGES:
-        write_model(bundle, stage, directory / f"{stage}.onnx")
+    bundle, path = Path(words[0]), Path(words[1])
     if len(words) > 2:
         warnings.simplefilter("ignore")
-        quantize(directory, bundle, np.load(words[2]))
+        write_quantized(bundle, path, np.load(words[2]))
+    else:
+        write_model(bundle, path)
     return 0
 
 

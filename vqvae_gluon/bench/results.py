@@ -25,7 +25,7 @@ class Row:
         peak_rss_mib: the most memory that the process had.
         gflop: floating-point operations of a repetition, in billions.
         codes_equal: share of the codes that are the reference's.
-        pixels_off: the most that a pixel is off where the reference's codes are decoded, of 255.
+        pixels_off: the most that a pixel is off, of 255, in images whose codes are all the reference's.
         psnr_lost: dB that the reconstruction is worse than the reference's.
         error: why there is no time.
     """

@@ -2,9 +2,9 @@
 
     python -m vqvae_gluon.bench.serve KIND JOB.json
 
-    run    COUNT  NUMBER   repeats input NUMBER: the seconds of the whole
-    encode IN.npy OUT.npy  images to codes, in parts of the first input's size: "done"
-    decode IN.npy OUT.npy  codes to images, in parts as large: "done"
+    run         COUNT  NUMBER   repeats input NUMBER: the seconds of the whole
+    encode      IN.npy OUT.npy  images to codes, in parts of the first input's size: "done"
+    reconstruct IN.npy OUT.npy  images to images, as they are timed, in parts as large: "done"
 
 Only the first is there for what is no bundle. ``cpp_bindings/tools/measure.cc`` is the same in C++.
 """
@@ -22,23 +22,19 @@ import numpy as np
 
 from vqvae_gluon.errors import VQVAEError
 
-Function = Callable[[np.ndarray], np.ndarray]
-
 
 class Served(NamedTuple):
     """What a peer does.
 
     Attributes:
-        run: takes one of the inputs.
+        run: takes one of the inputs; of a bundle, images to images.
         inputs: that it is run on.
-        encode: images to codes, and
-        decode: codes to images; None where there are no codes.
+        encode: images to codes; None where there are no codes.
     """
 
-    run: Callable[[Any], object]
+    run: Callable[[Any], Any]
     inputs: list[Any]
-    encode: Optional[Function] = None
-    decode: Optional[Function] = None
+    encode: Optional[Callable[[np.ndarray], np.ndarray]] = None
 
 
 # Each in a module of its own, whose function ``serve`` takes the job and gives a Served. Modules are loaded by
@@ -81,7 +77,7 @@ def answer(served: Served, answers) -> None:
                 served.run(value)
             print(time.perf_counter() - begin, file=answers)
         else:
-            function = {"encode": served.encode, "decode": served.decode}[words[0]]
+            function = {"encode": served.encode, "reconstruct": served.run}[words[0]]
             assert function is not None
             values, size = np.load(words[1]), len(served.inputs[0])
             np.save(words[2], np.concatenate([function(values[i : i + size]) for i in range(0, len(values), size)]))

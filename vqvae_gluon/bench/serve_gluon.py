@@ -24,5 +24,4 @@ def serve(job: dict[str, Any]) -> Served:
         lambda images: decoder(encoder(mx.nd.array(images))).asnumpy(),
         [np.load(path) for path in job["inputs"]],
         lambda images: encoder(mx.nd.array(images)).asnumpy(),
-        lambda codes: decoder(mx.nd.array(codes, dtype=codes.dtype)).asnumpy(),
     )

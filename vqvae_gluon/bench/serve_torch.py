@@ -32,5 +32,4 @@ def serve(job: dict[str, Any]) -> Served:
         reconstruct,
         [np.load(path) for path in job["inputs"]],
         lambda images: encode(images).numpy(),
-        lambda codes: decoder(torch.from_numpy(codes)).contiguous().numpy(),
     )

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from vqvae_gluon.bench.images import find_pictures
-from vqvae_gluon.bench.inference import onnx_models
+from vqvae_gluon.bench.inference import onnx_model
 from vqvae_gluon.bench.plan import Bench, Subject
 from vqvae_gluon.bench.process import environment, take_turns
 from vqvae_gluon.bench.results import Row
@@ -19,12 +19,10 @@ from vqvae_gluon.runtimes.cpp import find_binary
 _ONNX = """
 import sys
 import numpy as np, onnxruntime, PIL.Image
-models, picture, output = sys.argv[1:]
+model, picture, output = sys.argv[1:]
 pixels = np.asarray(PIL.Image.open(picture), np.float32)
 pixels = pixels[None, None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)[None]
-encoder, decoder = (onnxruntime.InferenceSession(f"{models}/{stage}.onnx") for stage in ("encoder", "decoder"))
-(codes,) = encoder.run(None, {"data": pixels})
-(result,) = decoder.run(None, {"codes": codes})
+codes, result = onnxruntime.InferenceSession(model).run(None, {"data": pixels})
 image = np.rint(result[0]).astype(np.uint8)
 PIL.Image.fromarray(image[0] if len(image) == 1 else image.transpose(1, 2, 0)).save(output)
 """
@@ -45,8 +43,8 @@ def measure(bench: Bench, subject: Subject, tick) -> list[Row]:
     commands = {name: command for name, command in commands.items() if name in runtimes}
     written = output / f"{pictures[0].stem}.png"
     if "onnxruntime" in runtimes:
-        models = onnx_models(bench, subject, "float32")
-        commands["onnxruntime"] = [sys.executable, "-c", _ONNX, str(models), picture, str(written)]
+        model = onnx_model(bench, subject, "float32")
+        commands["onnxruntime"] = [sys.executable, "-c", _ONNX, str(model), picture, str(written)]
     rows = {name: Row(f"start-up {subject.name}", 1, name, "float32") for name in commands}
     tasks = {name: partial(_time, name, command, written, bench.effort.threads) for name, command in commands.items()}
     for name, times in take_turns(tasks, replace(bench.effort, seconds=0), tick).items():
