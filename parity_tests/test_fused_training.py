@@ -47,8 +47,8 @@ def operators(symbol):
     return [node["op"] for node in json.loads(symbol.tojson())["nodes"] if node["op"] != "null"]
 
 
-def off(found, truth):
-    return np.linalg.norm(found.astype(np.float64) - truth) / max(np.linalg.norm(truth), 1e-30)
+def off(found, truth) -> float:
+    return float(np.linalg.norm(found.astype(np.float64) - truth) / max(float(np.linalg.norm(truth)), 1e-30))
 
 
 def check(symbol, data, random):
@@ -61,7 +61,7 @@ def check(symbol, data, random):
     for found, true in zip(outputs, truth):
         assert off(found, true) <= FORWARD
     # Where a sum is small beside what it is the sum of, it cannot be told better than what it is made of.
-    moved = dict.fromkeys(values, 0.0)
+    moved: dict[str, float] = dict.fromkeys(values, 0.0)
     for _ in range(3):
         kept = {name: value * (1 + KEPT * random.uniform(-1, 1, value.shape)) for name, value in values.items()}
         _, kept_gradients = train(symbol, kept, np.float64)

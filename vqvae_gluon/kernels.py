@@ -40,3 +40,12 @@ def check_kernels() -> None:
     path = load_kernels()
     if not ctypes.CDLL(str(path)).vqvae_kernels_run_here():
         raise RuntimeFailure(path, "has nothing for this processor, which lacks AMX (bfloat16 and int8)")
+
+
+def has_kernels() -> bool:
+    """Whether :func:`check_kernels` finds nothing wrong."""
+    try:
+        check_kernels()
+    except RuntimeFailure:
+        return False
+    return True

@@ -14,13 +14,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from vqvae_gluon.errors import VQVAEError
+from vqvae_gluon.errors import RuntimeFailure, VQVAEError
 
 
 class Served(NamedTuple):
@@ -47,6 +47,17 @@ _KINDS = {
     "train_torch": "train_torch",
     "matmul": "serve_matmul",
 }
+
+
+def check_start(name: str, wanted: Mapping[str, Any], loss: float, norm: float) -> None:
+    """See that a first step of training was what it should be.
+
+    Raises:
+        RuntimeFailure: it was not.
+    """
+    for what, value, known in (("loss", loss, wanted["loss"]), ("gradient", norm, wanted["gradient_norm"])):
+        if not abs(value - known) <= _AGREES * abs(known):
+            raise RuntimeFailure(name, f"computes something else: its first {what} is {value:g}, not {known:g}")
 
 
 def main(words: list[str]) -> int:

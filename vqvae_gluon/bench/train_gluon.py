@@ -5,19 +5,20 @@ from typing import Any
 
 import numpy as np
 
-from vqvae_gluon.bench.serve import Served
+from vqvae_gluon.bench.serve import Served, check_start
 from vqvae_gluon.config import PRESETS
 from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.learner import Learner
 
 
 def serve(job: dict[str, Any]) -> Served:
-    """The network as it starts, and the first step's loss and norm of the gradient, go to a file for the others.
+    """Who is first writes the network as it starts, and the first step's loss and norm of the gradient, to a file; all
+    others must have the same.
 
-    Args: job: ``preset``, ``inputs``, .npy files of uint8 (N, H, W, C), and ``start``, that .npz file.
+    Args: job: ``preset``, ``operators``, ``inputs``, .npy files of uint8 (N, H, W, C), and ``start``, that .npz file.
     """
-    config = PRESETS[job["preset"]]
-    learner = Learner(config, Alone())
+    config, start = PRESETS[job["preset"]], Path(job["start"])
+    learner = Learner(config, Alone(), job["operators"])
     number = 0
 
     def step(images: np.ndarray):
@@ -28,5 +29,9 @@ def serve(job: dict[str, Any]) -> Served:
     inputs = [np.load(path) for path in job["inputs"]]
     state = {name: value for name, value in learner.state().items() if name.startswith("model/")}
     first = step(inputs[0])
-    np.savez(Path(job["start"]), loss=first.losses[0], gradient_norm=first.gradient_norm, **state)
+    if start.exists():
+        with np.load(start) as wanted:
+            check_start(job["operators"], wanted, first.losses[0], first.gradient_norm)
+    else:
+        np.savez(start, loss=first.losses[0], gradient_norm=first.gradient_norm, **state)
     return Served(step, inputs)

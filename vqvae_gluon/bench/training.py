@@ -11,9 +11,11 @@ from vqvae_gluon.bench.process import started, take_turns
 from vqvae_gluon.bench.results import Row
 from vqvae_gluon.config import PRESETS
 from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.kernels import has_kernels
 
 # Batch and side of the images of each preset that is measured.
 PRESETS_MEASURED = {"mnist-original": (500, 28), "cifar10": (64, 32)}
+FUSED = "gluon-fused"
 _QUICK_BATCH = 16
 
 
@@ -27,14 +29,17 @@ def measure(bench: Bench, preset: str, tick) -> list[Row]:
     runtimes = [peer.runtime for peer in bench.peers() if peer.runtime == "gluon" or peer.runtime.startswith("torch")]
     if "gluon" not in runtimes:
         return []
+    runtimes += [FUSED] if has_kernels() else []
     rows = {name: Row(f"train {preset}", batch, name, "float32") for name in runtimes}
     values = {"preset": preset, "inputs": inputs, "start": start}
-    ours = {"gluon": bench.job("train_gluon", f"train-{preset}-gluon", **values)}
+    ours = {"gluon": bench.job("train_gluon", f"train-{preset}-gluon", operators="mxnet", **values)}
     twins = {
         name: bench.job("train_torch", f"train-{preset}-{name}", way=name, **values)
         for name in runtimes
-        if name != "gluon"
+        if name.startswith("torch")
     }
+    if FUSED in runtimes:
+        twins[FUSED] = bench.job("train_gluon", f"train-{preset}-{FUSED}", operators="fused", **values)
     threads = bench.effort.threads
     with started(ours, threads) as processes:
         processes["gluon"].wait()  # The others begin with what it wrote.

@@ -8,7 +8,7 @@ from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config
 from vqvae_gluon.data.images import to_tensor
 from vqvae_gluon.errors import RuntimeFailure
-from vqvae_gluon.kernels import TRAINING, check_kernels
+from vqvae_gluon.kernels import TRAINING, check_kernels, has_kernels
 from vqvae_gluon.model.vqvae import VQVAE
 from vqvae_gluon.training.adam import Adam
 from vqvae_gluon.training.cluster import Alone
@@ -213,15 +213,9 @@ class Learner:
 
 
 def _may_fuse(operators: str) -> bool:
-    if operators == "mxnet":
-        return False
-    try:
+    if operators == "fused":
         check_kernels()
-    except RuntimeFailure:
-        if operators == "fused":
-            raise
-        return False
-    return True
+    return operators != "mxnet" and has_kernels()
 
 
 def _finite(array) -> bool:
