@@ -22,6 +22,8 @@ import numpy as np
 
 from vqvae_gluon.errors import RuntimeFailure, VQVAEError
 
+_AGREES = 1e-3  # relative, the first step of training
+
 
 class Served(NamedTuple):
     """What a peer does.
