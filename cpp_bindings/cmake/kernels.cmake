@@ -7,6 +7,7 @@ find_file(MXNet_LIB_API lib_api.cc HINTS "${mxnet_root}/src" NO_DEFAULT_PATH REQ
 mark_as_advanced(MXNet_LIB_API)
 
 add_library(vqvae_kernels MODULE
+  kernels/adam.cc
   kernels/block.cc
   kernels/convolution.cc
   kernels/graph.cc
@@ -31,5 +32,7 @@ set_source_files_properties("${MXNet_LIB_API}" PROPERTIES COMPILE_OPTIONS -w)
 # its own headers.
 set_source_files_properties(kernels/block.cc kernels/matmul.cc kernels/square.cc PROPERTIES COMPILE_OPTIONS
   "-mavx512f;-mavx512bw;-mavx512vl;-mavx512dq;-mfma;-mamx-tile;-mamx-int8;-mamx-bf16;-Wno-uninitialized;-Wno-maybe-uninitialized")
+# A square root that tells of no error is one instruction.
+set_source_files_properties(kernels/adam.cc PROPERTIES COMPILE_OPTIONS -fno-math-errno)
 set_target_properties(vqvae_kernels PROPERTIES INSTALL_RPATH "$ORIGIN")
 install(TARGETS vqvae_kernels LIBRARY DESTINATION "${CMAKE_INSTALL_LIBDIR}")

@@ -10,6 +10,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "adam.hpp"
 #include "graph.hpp"
 #include "matmul.hpp"
 #include "program.hpp"
@@ -172,6 +173,66 @@ MXReturnValue review(const mxnet::ext::Graph* part, int, bool* accept, const Opt
   return mxnet::ext::MX_SUCCESS;
 }
 
+// One step of Adam, in place. The inputs are values, gradients, means and variances, each of all parameters; MXNet
+// wants an output, which is nothing.
+constexpr std::size_t kArrays = 4;
+
+std::vector<double> numbers(const Options& attributes, const char* name) {
+  vqvae::kernels::Node node;
+  node.attributes[name] = attributes.at(name);
+  return node.numbers(name);
+}
+
+MXReturnValue count_adam(const Options& attributes, int* inputs, int* outputs) {
+  *inputs = static_cast<int>(kArrays * numbers(attributes, "rates").size());
+  *outputs = 1;
+  return mxnet::ext::MX_SUCCESS;
+}
+
+MXReturnValue infer_adam_types(const Options&, std::vector<int>* inputs, std::vector<int>* outputs) {
+  const bool known = std::all_of(inputs->begin(), inputs->end(), [](int type) { return type == mxnet::ext::kFloat32; });
+  (*outputs)[0] = mxnet::ext::kFloat32;
+  if (!known) MX_ERROR_MSG << "Adam: all arrays must be float32";
+  return known ? mxnet::ext::MX_SUCCESS : mxnet::ext::MX_FAIL;
+}
+
+MXReturnValue infer_adam_shapes(const Options&, std::vector<std::vector<unsigned>>* inputs,
+                                std::vector<std::vector<unsigned>>* outputs) {
+  (*outputs)[0] = {1};
+  const std::size_t count = inputs->size() / kArrays;
+  for (std::size_t i = 0; i < inputs->size(); ++i) {
+    if ((*inputs)[i] == (*inputs)[i % count]) continue;
+    MX_ERROR_MSG << "Adam: a parameter's arrays must be of one shape";
+    return mxnet::ext::MX_FAIL;
+  }
+  return mxnet::ext::MX_SUCCESS;
+}
+
+MXReturnValue mutate_adam(const Options& attributes, std::vector<int>* changed) {
+  const auto count = static_cast<int>(numbers(attributes, "rates").size());
+  for (int i = 0; i < static_cast<int>(kArrays) * count; ++i) {
+    if (i / count != 1) changed->push_back(i);
+  }
+  return mxnet::ext::MX_SUCCESS;
+}
+
+MXReturnValue forward_adam(const Options& attributes, std::vector<MXTensor>* inputs, std::vector<MXTensor>* outputs,
+                           const OpResource&) {
+  const std::vector<double> rates = numbers(attributes, "rates");
+  const auto number = [&](const char* name) { return static_cast<float>(numbers(attributes, name).at(0)); };
+  const std::size_t count = rates.size();
+  std::vector<vqvae::kernels::Parameter> parameters;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto array = [&](std::size_t k) { return static_cast<float*>((*inputs)[k * count + i].data_ptr); };
+    parameters.push_back({array(0), array(1), array(2), array(3), static_cast<std::size_t>((*inputs)[i].size()),
+                          static_cast<float>(rates[i])});
+  }
+  vqvae::kernels::step_adam(parameters, number("scale"), number("beta1"), number("beta2"), number("epsilon"),
+                            omp_get_max_threads());
+  *static_cast<float*>((*outputs)[0].data_ptr) = 0;
+  return mxnet::ext::MX_SUCCESS;
+}
+
 }  // namespace
 
 extern "C" __attribute__((visibility("default"))) int vqvae_kernels_run_here() {
@@ -193,6 +254,13 @@ REGISTER_PARTITIONER(vqvae_training)
     .addStrategy("codes", "_vqvae_searching")
     .setSupportedOps("codes", select<vqvae::kernels::searching>)
     .setReviewSubgraph("codes", review);
+
+REGISTER_OP(_vqvae_adam)
+    .setParseAttrs(count_adam)
+    .setInferType(infer_adam_types)
+    .setInferShape(infer_adam_shapes)
+    .setMutateInputs(mutate_adam)
+    .setForward(forward_adam, "cpu");
 
 MXReturnValue initialize(int version) {
   if (version >= kLeastVersion) return mxnet::ext::MX_SUCCESS;

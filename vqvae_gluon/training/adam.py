@@ -4,16 +4,21 @@ import math
 
 from vqvae_gluon.compat import mx
 
-_TOGETHER = 45  # The operator takes no more.
+_TOGETHER = 45  # MXNet's operator takes no more.
 
 
 class Adam(mx.optimizer.Adam):
     """MXNet's Adam (Kingma and Ba 2015, arXiv:1412.6980) with one operator for all parameters: the same function and
-    states. With one for each, most of the time is spent between them."""
+    states. With one for each, most of the time is spent between them.
 
-    def __init__(self, **kwargs):
+    Args:
+        fused: by this project's operator, whose library must be loaded; else by MXNet's.
+    """
+
+    def __init__(self, fused: bool, **kwargs):
         super().__init__(**kwargs)
-        self.aggregate_num = _TOGETHER
+        self._is_fused = fused
+        self.aggregate_num = 1 << 16 if fused else _TOGETHER
 
     def update(self, index, weight, grad, state) -> None:
         """One step of the parameters ``weight``.
@@ -29,17 +34,21 @@ class Adam(mx.optimizer.Adam):
             step = self._index_update_count[i]
             rates.append(self._get_lr(i) * math.sqrt(1 - self.beta2**step) / (1 - self.beta1**step))
         means, variances = zip(*state)
-        mx.nd.contrib.multi_adamw_update(
-            weight,
-            grad,
-            means,
-            variances,
-            self.rescale_grad,
-            out=weight,
-            lrs=rates,
-            wds=[0.0] * len(rates),
-            etas=[1.0] * len(rates),
-            beta1=self.beta1,
-            beta2=self.beta2,
-            epsilon=self.epsilon,
-        )
+        constants = {"beta1": self.beta1, "beta2": self.beta2, "epsilon": self.epsilon}
+        if self._is_fused:
+            arrays = [*weight, *grad, *means, *variances]
+            mx.nd._internal._vqvae_adam(*arrays, rates=tuple(rates), scale=self.rescale_grad, **constants)
+        else:
+            count = len(rates)
+            mx.nd.contrib.multi_adamw_update(
+                weight,
+                grad,
+                means,
+                variances,
+                self.rescale_grad,
+                out=weight,
+                lrs=rates,
+                wds=[0.0] * count,
+                etas=[1.0] * count,
+                **constants,
+            )

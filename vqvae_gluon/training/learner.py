@@ -64,7 +64,7 @@ class Learner:
             self.model.hybridize(backend=TRAINING, static_alloc=True, static_shape=True)
         else:
             self.model.hybridize(static_alloc=True)
-        self.optimizer = Adam(learning_rate=config.training.learning_rate)
+        self.optimizer = Adam(self.is_fused, learning_rate=config.training.learning_rate)
         self.trainer = mx.gluon.Trainer(
             self.model.collect_params(),
             self.optimizer,
