@@ -19,8 +19,8 @@ from vqvae_gluon.kernels import INFERENCE, KERNELS_VARIABLE, TRAINING, load_kern
 from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.learner import Learner
 
-FORWARD, BACKWARD = 1e-6, 3e-5  # relative error that is allowed, of the length of a tensor
-KEPT = 2.0**-16  # of what is multiplied for gradients
+FORWARD, BACKWARD = 2e-5, 3e-5  # relative error that is allowed, of the length of a tensor
+KEPT = 2.0**-16  # of what is multiplied
 
 needs_amx = pytest.mark.skipif(not HAS_AMX, reason="this processor has no AMX")
 
@@ -123,11 +123,12 @@ def test_a_learner_learns_what_it_learns_by_mxnets_operators(preset):
     assert (fused.is_fused, plain.is_fused) == (True, False)
     for number, batch in enumerate(images, 1):
         found, expected = (one.step(batch, number, 1e-3) for one in (fused, plain))
-        # Of the commitment loss too much depends on where the few lie that are near two rows.
+        # Adam's first steps are nearly the signs of gradients, and some of these are near 0: from then on codes and
+        # gradients of two learners differ, also of two that MXNet's operators teach and that begin 1e-6 apart.
         np.testing.assert_allclose(found.losses[:2], expected.losses[:2], rtol=1e-4)
-        assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=2e-3)
         if number == 1:
-            assert np.abs(found.counts - expected.counts).sum() <= 4
+            assert found.gradient_norm == pytest.approx(expected.gradient_norm, rel=1e-4)
+            assert np.abs(found.counts - expected.counts).sum() <= 2
     found = operators(fused.model._cached_graph[1])
     assert (found.count("_vqvae_trained"), found.count("_vqvae_searching")) == (2, 1)
     assert not {"Convolution", "Deconvolution", "argmin"} & set(found)

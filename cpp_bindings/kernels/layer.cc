@@ -7,18 +7,15 @@
 namespace vqvae::kernels {
 namespace {
 
-constexpr std::size_t kForwardBytes = operand_bytes(kForwardPlanes);
-constexpr std::size_t kBackwardBytes = operand_bytes(kBackwardPlanes);
-
 // For each pixel the products that it is the sum of: the operands of the other side, and the matrices of the kernel,
 // those of one place behind each other. Of windows a pixel takes its own.
 std::vector<std::vector<Factors>> factors_of(const std::vector<std::vector<Tap>>& taps, bool are_windows,
-                                             const Sheet& other, std::size_t matrix_bytes) {
+                                             const Sheet& other) {
   std::vector<std::vector<Factors>> result(taps.size());
   const auto take = [&](std::size_t pixel, std::size_t from, std::size_t place) {
     for (std::size_t chunk = 0; chunk < other.chunks(); ++chunk) {
       result[pixel].push_back(
-          {(chunk * other.pixels() + from) * other.block_bytes(), (place * other.chunks() + chunk) * matrix_bytes});
+          {(chunk * other.pixels() + from) * other.block_bytes(), (place * other.chunks() + chunk) * kSquareBytes});
     }
   };
   for (std::size_t pixel = 0; pixel < taps.size(); ++pixel) {
@@ -34,8 +31,8 @@ std::vector<std::vector<Factors>> factors_of(const std::vector<std::vector<Tap>>
 }  // namespace
 
 void Bench::make(std::size_t groups) {
-  turned = allocate(groups * read * kBackwardBytes);
-  paired = allocate(groups * given * kBackwardBytes);
+  turned = allocate(groups * read * kSquareBytes);
+  paired = allocate(groups * given * kSquareBytes);
 }
 
 std::size_t Layer::matrices(Form form) const {
@@ -47,23 +44,23 @@ void Layer::allocate_for(std::size_t groups, Bench* bench) {
   const std::size_t read_pixels = (reads_windows() ? link_.out() : link_.in()).pixels();
   const std::size_t given_pixels = (gives_windows() ? link_.in() : link_.out()).pixels();
   groups_ = groups;
-  x_ = Sheet(groups, link_.rows(own), read_pixels, kForwardBytes);
-  dy_ = Sheet(groups, link_.columns(own), given_pixels, kBackwardBytes);
+  x_ = Sheet(groups, link_.rows(own), read_pixels, kSquareBytes);
+  dy_ = Sheet(groups, link_.columns(own), given_pixels, kSquareBytes);
   sums_ = Sheet(groups, link_.out().channels, link_.out().pixels(), kBlock * sizeof(float));
   if (gives_windows()) few_dy_ = Numbers(groups, link_.out());
   if (own != Form::kPlain) windows_ = link_.windows();
-  forward_ = allocate(matrices(link_.forward()) * kForwardBytes);
-  backward_ = allocate(matrices(link_.backward()) * kBackwardBytes);
+  forward_ = allocate(matrices(link_.forward()) * kSquareBytes);
+  backward_ = allocate(matrices(link_.backward()) * kSquareBytes);
   bias_.assign(blocks_of(link_.out().channels) * kBlock, 0.0F);
-  taken_ = factors_of(link_.taken(), reads_windows(), x_, kForwardBytes);
-  given_ = factors_of(link_.given(), gives_windows(), dy_, kBackwardBytes);
+  taken_ = factors_of(link_.taken(), reads_windows(), x_);
+  given_ = factors_of(link_.given(), gives_windows(), dy_);
   own_.resize(link_.places(own));
   for (std::size_t pixel = 0; pixel < given_pixels; ++pixel) {
     if (own != Form::kPlain) {
-      own_[0].push_back({pixel * kBackwardBytes, pixel * kBackwardBytes});
+      own_[0].push_back({pixel * kSquareBytes, pixel * kSquareBytes});
     } else {
       for (const Tap& tap : link_.taken()[pixel]) {
-        own_[tap.place].push_back({tap.pixel * kBackwardBytes, pixel * kBackwardBytes});
+        own_[tap.place].push_back({tap.pixel * kSquareBytes, pixel * kSquareBytes});
       }
     }
   }
@@ -89,11 +86,11 @@ void Layer::take_kernel(const Team& team, const float* kernel, const float* bias
   const Form form = link_.forward();
   const std::size_t rows = blocks_of(link_.rows(form));
   const std::size_t places = link_.places(form);
-  alignas(kAlignment) std::uint8_t operand[kForwardBytes];
+  alignas(kAlignment) std::uint8_t operand[kSquareBytes];
   team.share(matrices(form), [&](std::size_t at) {
     take_matrix(form, kernel, at % rows * kBlock, at / rows / places * kBlock, at / rows % places, spare);
-    to_left(kForwardPlanes, spare, operand);
-    to_right(kForwardPlanes, operand, forward_.get() + at * kForwardBytes);
+    to_left(spare, operand);
+    to_right(operand, forward_.get() + at * kSquareBytes);
   });
   if (bias != nullptr && team.thread == 0) std::copy_n(bias, link_.out().channels, bias_.begin());
 }
@@ -102,15 +99,15 @@ void Layer::take_kernel_back(const Team& team, const float* kernel, float* spare
   const Form form = link_.backward();
   const std::size_t columns = blocks_of(link_.columns(form));
   const std::size_t places = link_.places(form);
-  alignas(kAlignment) std::uint8_t operand[kBackwardBytes];
+  alignas(kAlignment) std::uint8_t operand[kSquareBytes];
   team.share(matrices(form), [&](std::size_t at) {
     take_matrix(form, kernel, at / columns / places * kBlock, at % columns * kBlock, at / columns % places, spare);
-    to_left(kBackwardPlanes, spare, operand);
-    to_turned_right(kBackwardPlanes, operand, backward_.get() + at * kBackwardBytes);
+    to_left(spare, operand);
+    to_turned_right(operand, backward_.get() + at * kSquareBytes);
   });
 }
 
-void Layer::lay_out(const Part& part, std::size_t planes, const Numbers& image, const Sheet& to, float* spare) const {
+void Layer::lay_out(const Part& part, const Numbers& image, const Sheet& to, float* spare) const {
   const Form form = link_.own();
   const std::size_t places = windows_.size() / to.pixels();
   const std::size_t channels = form == Form::kInputWindows ? link_.rows(form) : link_.columns(form);
@@ -126,19 +123,19 @@ void Layer::lay_out(const Part& part, std::size_t planes, const Numbers& image, 
         spare[row * kBlock + column] = numbers[row * Numbers::kFewChannels];
       }
     }
-    to_left(planes, spare, to.at(at));
+    to_left(spare, to.at(at));
   });
 }
 
-void Layer::read(const float* block, const Spot& spot) const { to_left(kForwardPlanes, block, x_.at(spot)); }
+void Layer::read(const float* block, const Spot& spot) const { to_left(block, x_.at(spot)); }
 
 void Layer::read_windows(const Part& part, const Numbers& image, float* spare) const {
-  lay_out(part, kForwardPlanes, image, x_, spare);
+  lay_out(part, image, x_, spare);
 }
 
 void Layer::compute(const Spot& spot, float* block) const {
-  const std::size_t bytes = link_.places(link_.forward()) * x_.chunks() * kForwardBytes;
-  multiply(kForwardPlanes, x_.at({spot.group, 0, 0}), forward_.get() + spot.chunk * bytes, taken_[spot.pixel],
+  const std::size_t bytes = link_.places(link_.forward()) * x_.chunks() * kSquareBytes;
+  multiply(x_.at({spot.group, 0, 0}), forward_.get() + spot.chunk * bytes, taken_[spot.pixel],
            link_.out().channels - spot.chunk * kBlock, false, block);
   add_columns(bias_.data() + spot.chunk * kBlock, block);
 }
@@ -148,26 +145,24 @@ void Layer::read_gradient(const float* block, const Spot& spot) const {
   if (gives_windows()) {
     few_dy_.put(block, spot);
   } else {
-    to_left(kBackwardPlanes, block, dy_.at(spot));
+    to_left(block, dy_.at(spot));
   }
 }
 
-void Layer::read_gradient_windows(const Part& part, float* spare) const {
-  lay_out(part, kBackwardPlanes, few_dy_, dy_, spare);
-}
+void Layer::read_gradient_windows(const Part& part, float* spare) const { lay_out(part, few_dy_, dy_, spare); }
 
 void Layer::compute_gradient(const Spot& spot, float* block) const {
-  const std::size_t bytes = link_.places(link_.backward()) * dy_.chunks() * kBackwardBytes;
-  multiply(kBackwardPlanes, dy_.at({spot.group, 0, 0}), backward_.get() + spot.chunk * bytes, given_[spot.pixel],
+  const std::size_t bytes = link_.places(link_.backward()) * dy_.chunks() * kSquareBytes;
+  multiply(dy_.at({spot.group, 0, 0}), backward_.get() + spot.chunk * bytes, given_[spot.pixel],
            link_.in().channels - spot.chunk * kBlock, false, block);
 }
 
 void Layer::prepare_kernel_gradient(const Part& part, const Bench& bench) const {
   part.team.share(part.groups * x_.blocks(), [&](std::size_t at) {
-    to_mixed_left(kBackwardPlanes, x_.at(part.first * x_.blocks() + at), bench.turned.get() + at * kBackwardBytes);
+    to_mixed_left(x_.at(part.first * x_.blocks() + at), bench.turned.get() + at * kSquareBytes);
   });
   part.team.share(part.groups * dy_.blocks(), [&](std::size_t at) {
-    to_mixed_right(kBackwardPlanes, dy_.at(part.first * dy_.blocks() + at), bench.paired.get() + at * kBackwardBytes);
+    to_mixed_right(dy_.at(part.first * dy_.blocks() + at), bench.paired.get() + at * kSquareBytes);
   });
 }
 
@@ -178,9 +173,9 @@ void Layer::compute_kernel_gradient(const Part& part, const Bench& bench, bool b
     part.team.share(own_matrices(), [&](std::size_t at) {
       const std::size_t row = at / places / columns;
       const std::size_t column = at / places % columns;
-      multiply(kBackwardPlanes, bench.turned.get() + (group * x_.chunks() + row) * x_.pixels() * kBackwardBytes,
-               bench.paired.get() + (group * columns + column) * dy_.pixels() * kBackwardBytes, own_[at % places],
-               kBlock, !begins || group > 0, matrices + at * kSquare);
+      multiply(bench.turned.get() + (group * x_.chunks() + row) * x_.pixels() * kSquareBytes,
+               bench.paired.get() + (group * columns + column) * dy_.pixels() * kSquareBytes, own_[at % places], kBlock,
+               !begins || group > 0, matrices + at * kSquare);
     });
   }
 }

@@ -1,8 +1,7 @@
 // A convolution in training: its kernel and what it reads as operands, and the three products of them.
 //
-// Going forward the products are of float32's accuracy (three planes, six products). Those of the gradients are of
-// numbers of 16 significant bits (two planes, three products), added up in float32: between TensorFloat-32, which has
-// 11, and float32 (Henry, Tang and Heinecke 2019, arXiv:1904.06376, section 3).
+// What is multiplied are numbers of 16 significant bits, and what is added up is float32: between TensorFloat-32, which
+// has 11 bits, and float32, which has 24 (Henry, Tang and Heinecke 2019, arXiv:1904.06376, section 3).
 #ifndef VQVAE_KERNELS_LAYER_HPP_
 #define VQVAE_KERNELS_LAYER_HPP_
 
@@ -14,9 +13,6 @@
 #include "sheet.hpp"
 
 namespace vqvae::kernels {
-
-constexpr std::size_t kForwardPlanes = 3;
-constexpr std::size_t kBackwardPlanes = 2;
 
 // What the layers use one after the other on the way back.
 struct Bench {
@@ -68,7 +64,7 @@ class Layer {
   std::size_t matrices(Form form) const;
   void take_matrix(Form form, const float* kernel, std::size_t row, std::size_t column, std::size_t place,
                    float* block) const;
-  void lay_out(const Part& part, std::size_t planes, const Numbers& image, const Sheet& to, float* spare) const;
+  void lay_out(const Part& part, const Numbers& image, const Sheet& to, float* spare) const;
 
   Link link_;
   std::vector<std::uint32_t> windows_;

@@ -99,13 +99,13 @@ inline void multiply_split(const std::uint8_t* left, std::size_t plane_stride, c
 
 // The same of two planes.
 template <Tiling tiling>
-inline void multiply_halves(const std::uint8_t* left, std::size_t plane_stride, const std::uint8_t* right) {
-  load_left<tiling>(left + plane_stride);
+inline void multiply_halves(const std::uint8_t* left, const std::uint8_t* right) {
+  load_left<tiling>(left + kPlaneBytes);
   load_right<tiling>(right);
   add_products<Format::kSplit, tiling>();
   load_left<tiling>(left);
   add_products<Format::kSplit, tiling>();
-  load_right<tiling>(right + 2 * kTileBytes);
+  load_right<tiling>(right + kPlaneBytes);
   add_products<Format::kSplit, tiling>();
 }
 
@@ -286,22 +286,17 @@ void Weights::multiply(const std::uint8_t* left, const std::vector<std::size_t>&
   if (element_bytes(format_) == 1) to_floats(block);
 }
 
-void multiply(std::size_t planes, const std::uint8_t* left, const std::uint8_t* right,
-              const std::vector<Factors>& products, std::size_t columns, bool more, float* block) {
+void multiply(const std::uint8_t* left, const std::uint8_t* right, const std::vector<Factors>& products,
+              std::size_t columns, bool more, float* block) {
   if (more) {
     load_result(block);
   } else {
     clear_result();
   }
   const auto each = [&](const auto& add_product) {
-    for (const Factors& at : products) add_product(left + at.left, kPlaneBytes, right + at.right);
+    for (const Factors& at : products) add_product(left + at.left, right + at.right);
   };
-  const bool is_whole = columns > kTile;
-  if (planes == 3) {
-    is_whole ? each(multiply_split<Tiling::kWhole>) : each(multiply_split<Tiling::kOneColumn>);
-  } else {
-    is_whole ? each(multiply_halves<Tiling::kWhole>) : each(multiply_halves<Tiling::kOneColumn>);
-  }
+  columns > kTile ? each(multiply_halves<Tiling::kWhole>) : each(multiply_halves<Tiling::kOneColumn>);
   store_result(block);
 }
 

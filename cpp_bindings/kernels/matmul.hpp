@@ -81,20 +81,19 @@ class Weights {
   Memory packed_;  // [32 columns][outer][chunk][inner][plane][16 columns] of tiles
 };
 
-// 32 by 32 numbers as an operand, kSplit: planes of two tiles (square.hpp). Of float32 numbers there are three planes,
-// and six products; of two planes, which are numbers of 16 significant bits, three.
+// 32 by 32 numbers as an operand in training: two planes of two tiles (square.hpp), 16 significant bits in all.
 constexpr std::size_t kPlaneBytes = kBlock * kChunkBytes;
-constexpr std::size_t operand_bytes(std::size_t planes) { return planes * kPlaneBytes; }
+constexpr std::size_t kSquareBytes = 2 * kPlaneBytes;
 // Where the two of a product are, from the first operand of each side on.
 struct Factors {
   std::size_t left;
   std::size_t right;
 };
 
-// The sum of products of such operands of three or two planes, of whose columns so many are wanted, as a C-order block
-// of kBlock x kBlock; with `more`, what is added to the block that is there.
-void multiply(std::size_t planes, const std::uint8_t* left, const std::uint8_t* right,
-              const std::vector<Factors>& products, std::size_t columns, bool more, float* block);
+// The sum of products of such operands, of whose columns so many are wanted, as a C-order block of kBlock x kBlock;
+// with `more`, what is added to the block that is there. Of the four products of planes three are computed.
+void multiply(const std::uint8_t* left, const std::uint8_t* right, const std::vector<Factors>& products,
+              std::size_t columns, bool more, float* block);
 
 }  // namespace vqvae::kernels
 

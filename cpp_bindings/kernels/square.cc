@@ -84,7 +84,7 @@ inline void change_each(float* block, const Change& change) {
 
 }  // namespace
 
-void to_left(std::size_t planes, const float* block, std::uint8_t* operand) {
+void to_left(const float* block, std::uint8_t* operand) {
   const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
   const __m512i odd =
       _mm512_add_epi16(_mm512_or_si512(_mm512_slli_epi32(lane, 2), _mm512_slli_epi32(_mm512_slli_epi32(lane, 2), 16)),
@@ -92,10 +92,10 @@ void to_left(std::size_t planes, const float* block, std::uint8_t* operand) {
   for (std::size_t row = 0; row < kBlock; ++row, operand += kChunkBytes) {
     __m512 low = _mm512_load_ps(block + row * kBlock);
     __m512 high = _mm512_load_ps(block + row * kBlock + kLanes);
-    for (std::size_t plane = 0; plane < planes; ++plane) {
+    for (std::size_t plane = 0; plane < kSquareBytes; plane += kPlaneBytes) {
       const __m512 first = rounded(low);
       const __m512 second = rounded(high);
-      _mm512_store_si512(operand + plane * kPlaneBytes,
+      _mm512_store_si512(operand + plane,
                          _mm512_permutex2var_epi16(_mm512_castps_si512(first), odd, _mm512_castps_si512(second)));
       low = _mm512_sub_ps(low, leading(first));
       high = _mm512_sub_ps(high, leading(second));
@@ -103,23 +103,21 @@ void to_left(std::size_t planes, const float* block, std::uint8_t* operand) {
   }
 }
 
-void to_right(std::size_t planes, const std::uint8_t* left, std::uint8_t* operand) {
-  for (std::size_t plane = 0; plane < planes; ++plane) {
-    pair_rows(left + plane * kPlaneBytes, operand + plane * kPlaneBytes);
-  }
+void to_right(const std::uint8_t* left, std::uint8_t* operand) {
+  for (std::size_t at = 0; at < kSquareBytes; at += kPlaneBytes) pair_rows(left + at, operand + at);
 }
 
-void to_turned_right(std::size_t planes, const std::uint8_t* left, std::uint8_t* operand) {
-  for (std::size_t at = 0; at < operand_bytes(planes); at += kTileBytes) turn_tile(left + at, operand + at);
+void to_turned_right(const std::uint8_t* left, std::uint8_t* operand) {
+  for (std::size_t at = 0; at < kSquareBytes; at += kTileBytes) turn_tile(left + at, operand + at);
 }
 
-void to_mixed_right(std::size_t planes, const std::uint8_t* left, std::uint8_t* operand) {
-  for (std::size_t at = 0; at < operand_bytes(planes); at += kPlaneBytes) mix_rows(left + at, operand + at);
+void to_mixed_right(const std::uint8_t* left, std::uint8_t* operand) {
+  for (std::size_t at = 0; at < kSquareBytes; at += kPlaneBytes) mix_rows(left + at, operand + at);
 }
 
-void to_mixed_left(std::size_t planes, const std::uint8_t* left, std::uint8_t* operand) {
+void to_mixed_left(const std::uint8_t* left, std::uint8_t* operand) {
   alignas(kAlignment) std::uint8_t paired[kPlaneBytes];
-  for (std::size_t at = 0; at < operand_bytes(planes); at += kPlaneBytes) {
+  for (std::size_t at = 0; at < kSquareBytes; at += kPlaneBytes) {
     mix_rows(left + at, paired);
     turn_tile(paired, operand + at);
     turn_tile(paired + kTileBytes, operand + at + kTileBytes);

@@ -14,15 +14,15 @@ namespace vqvae::kernels {
 constexpr std::size_t kSquare = kBlock * kBlock;  // numbers of a block, (image, channel) in C order
 
 // As the left operand of a product over channels: rows are images.
-void to_left(std::size_t planes, const float* block, std::uint8_t* operand);
+void to_left(const float* block, std::uint8_t* operand);
 // Of such an operand, the right one of a product over its rows ...
-void to_right(std::size_t planes, const std::uint8_t* left, std::uint8_t* operand);
+void to_right(const std::uint8_t* left, std::uint8_t* operand);
 // ... or over its columns, so that its rows are the columns of the product ...
-void to_turned_right(std::size_t planes, const std::uint8_t* left, std::uint8_t* operand);
+void to_turned_right(const std::uint8_t* left, std::uint8_t* operand);
 // For a product over the rows of both, the right and the left one; the columns of the first are those of the product,
 // the columns of the second its rows, both in the order of `mixed`, which is faster.
-void to_mixed_right(std::size_t planes, const std::uint8_t* left, std::uint8_t* operand);
-void to_mixed_left(std::size_t planes, const std::uint8_t* left, std::uint8_t* operand);
+void to_mixed_right(const std::uint8_t* left, std::uint8_t* operand);
+void to_mixed_left(const std::uint8_t* left, std::uint8_t* operand);
 
 // The column of the operand that is at this place of the product.
 constexpr std::size_t mixed(std::size_t place) { return place % 16 / 4 * 8 + place / 16 * 4 + place % 4; }
