@@ -136,7 +136,7 @@ class Config:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How a training run is carried out. Nothing here changes its result.
+    """How a training run is carried out. Nothing here changes its result, but for rounding.
 
     Attributes:
         output: the run's directory; empty: runs/PRESET.
