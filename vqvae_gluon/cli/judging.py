@@ -151,6 +151,7 @@ def _add_report(command: argparse.ArgumentParser) -> None:
 
 
 def _parity(options: argparse.Namespace) -> int:
+    from vqvae_gluon.parity import report as words
     from vqvae_gluon.parity.harness import compare_bundles, compare_exports
     from vqvae_gluon.runtimes import RUNTIMES
 
@@ -181,7 +182,7 @@ def _parity(options: argparse.Namespace) -> int:
             params=options.candidate_params or files.params,
         )
         report = compare_exports(*sides, files, theirs, feed, **limits)
-    return _tell(report, options)
+    return _tell(report, words, options)
 
 
 def _differ_in_precision(options: argparse.Namespace) -> bool:
@@ -199,8 +200,8 @@ def _differ_in_precision(options: argparse.Namespace) -> bool:
 
 def _parity_of_precisions(options: argparse.Namespace) -> int:
     from vqvae_gluon.artifacts.quantize import Criteria
+    from vqvae_gluon.parity import precision_report as words
     from vqvae_gluon.parity.precision import compare_precisions
-    from vqvae_gluon.parity.precision_report import to_json, to_text, write_junit
     from vqvae_gluon.runtimes import RUNTIMES
 
     given = {
@@ -227,10 +228,7 @@ def _parity_of_precisions(options: argparse.Namespace) -> int:
         options.max_memory << 20,
         criteria,
     )
-    print(json.dumps(to_json(report), indent=2) if options.json else to_text(report))
-    if options.junit:
-        write_junit(report, options.junit)
-    return _exit_code(report)
+    return _tell(report, words, options)
 
 
 def _parity_record(options: argparse.Namespace) -> int:
@@ -263,11 +261,12 @@ def _parity_record(options: argparse.Namespace) -> int:
 
 
 def _parity_compare(options: argparse.Namespace) -> int:
+    from vqvae_gluon.parity import report as words
     from vqvae_gluon.parity.recorded import compare_traces
 
     limit = options.max_memory << 20
     report = compare_traces(options.reference, options.candidate, limit, options.black_box, repro=options.repro)
-    return _tell(report, options)
+    return _tell(report, words, options)
 
 
 def _faults(options: argparse.Namespace) -> int:
@@ -345,12 +344,11 @@ def _export_and_feed(options: argparse.Namespace):
     return files, open_feed(read_network(files), specs, options.data, options.count, options.seed)
 
 
-def _tell(report, options: argparse.Namespace) -> int:
-    from vqvae_gluon.parity.report import to_json, to_text, write_junit
-
-    print(json.dumps(to_json(report), indent=2) if options.json else to_text(report))
+def _tell(report, words, options: argparse.Namespace) -> int:
+    """Print and write a report in the words of its module, and give the exit code."""
+    print(json.dumps(words.to_json(report), indent=2) if options.json else words.to_text(report))
     if options.junit:
-        write_junit(report, options.junit)
+        words.write_junit(report, options.junit)
     if options.html:
         from vqvae_gluon.parity.page import write_html
 
@@ -358,10 +356,6 @@ def _tell(report, options: argparse.Namespace) -> int:
     if options.repro:
         nothing = "nothing was written, the two agree" if report.verdict == "agree" else "nothing could be written"
         print(f"repro: {options.repro if (options.repro / 'README.md').exists() else nothing}", file=sys.stderr)
-    return _exit_code(report)
-
-
-def _exit_code(report) -> int:
     if report.verdict == "invalid" and report.failure is not None:
         raise report.failure
     return _VERDICT_EXIT_CODES[report.verdict]

@@ -228,24 +228,17 @@ def compare_precisions(
     max_memory: int = MAX_MEMORY,
     criteria: Optional[Criteria] = None,
 ) -> PrecisionReport:
-    """Run a bundle and the same network in another precision on the same images, and tell what is lost, and where.
+    """Run a bundle and the same network in another precision on the same images, and tell what is lost, and where. See
+    :func:`~vqvae_gluon.parity.harness.compare_bundles`.
 
     The verdict rests on the outputs of both as they are deployed, on all images. The layers are looked into on
     :data:`LAYER_IMAGES` of them.
 
     Args:
-        bundle: what the reference runs; it must be whole and undamaged.
-        candidate_bundle: what the candidate runs, whatever its digests say.
-        batch_size: images that are run at once.
-        max_memory: bytes of tapped tensors that are held at once.
         criteria: those of :class:`~vqvae_gluon.artifacts.quantize.Criteria` when left out.
 
-    Returns:
-        The report, also if the candidate failed.
-
     Raises:
-        InputError: the reference's bundle or the images were rejected, or the two are not of one network.
-        RuntimeFailure: the reference could not be run.
+        InputError: also if the two are not of one network.
     """
     ours, theirs = open_bundle(bundle), open_bundle(candidate_bundle, verify=False)
     report = PrecisionReport(

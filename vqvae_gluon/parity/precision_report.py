@@ -1,12 +1,10 @@
 """What a comparison with another precision says: for a terminal, as JSON, and as JUnit XML."""
 
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
 
-from vqvae_gluon.files import atomic_write
 from vqvae_gluon.parity.precision import Cost, Difference, LayerReport, PrecisionReport
-from vqvae_gluon.parity.report import number
+from vqvae_gluon.parity.report import head, number, write_suite
 from vqvae_gluon.parity.result import AGREE, DIVERGE, INVALID
 
 
@@ -14,13 +12,7 @@ def to_json(report: PrecisionReport) -> dict[str, Any]:
     """The report as JSON-ready values. What is not a finite number is the string ``NaN`` or ``Infinity``."""
     worst, cost = report.worst, report.cost
     return {
-        "verdict": report.verdict,
-        "reference": report.reference,
-        "candidate": report.candidate,
-        "subject": report.subject,
-        "candidate_subject": report.candidate_subject,
-        "data": report.data,
-        "count": report.count,
+        **head(report),
         "expected": "the criteria of other precisions",
         # Layers are the nodes here; what is not computed in another way is not looked at.
         "nodes_compared": len(report.compared),
@@ -95,21 +87,10 @@ def summary(report: PrecisionReport) -> str:
 
 def write_junit(report: PrecisionReport, path: Path) -> None:
     """Write JUnit XML: one test for every layer, which fails if it is one to be left as it was, and one for all."""
-    suite = ElementTree.Element("testsuite", name=f"{report.candidate} in {report.precisions[1]}")
-    for layer in report.layers.values():
-        case = ElementTree.SubElement(suite, "testcase", classname="parity", name=f"{layer.stage}/{layer.name}")
-        message = _bad(layer) or (f"leave it in {report.precisions[0]}" if layer.name in (report.leave or ()) else "")
-        if message:
-            ElementTree.SubElement(case, "failure", message=message)
-    verdict = ElementTree.SubElement(suite, "testcase", classname="parity", name="verdict")
-    if report.verdict != AGREE:
-        kind = "error" if report.verdict == INVALID else "failure"
-        ElementTree.SubElement(verdict, kind, message=summary(report)).text = to_text(report)
-    suite.set("tests", str(len(suite)))
-    for kind, plural in (("failure", "failures"), ("error", "errors")):
-        suite.set(plural, str(sum(case.find(kind) is not None for case in suite)))
-    with atomic_write(path) as file:
-        ElementTree.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)
+    ours, theirs = report.precisions
+    left = dict.fromkeys(report.leave or (), f"leave it in {ours}")
+    cases = [(f"{one.stage}/{one.name}", _bad(one) or left.get(one.name, ""), "") for one in report.layers.values()]
+    write_suite(path, f"{report.candidate} in {theirs}", cases, report.verdict, summary(report), to_text(report))
 
 
 def _advice(report: PrecisionReport) -> str:

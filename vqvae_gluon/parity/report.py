@@ -2,6 +2,7 @@
 
 import math
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Optional
 
@@ -11,7 +12,7 @@ from vqvae_gluon.parity.bounds import Errors
 from vqvae_gluon.parity.causes import REMEDIES
 from vqvae_gluon.parity.discrete import Flips
 from vqvae_gluon.parity.metrics import QUANTILES, NodeComparison
-from vqvae_gluon.parity.result import INVALID, UNEXPLAINED, NodeReport, Report
+from vqvae_gluon.parity.result import AGREE, INVALID, UNEXPLAINED, NodeReport, Report
 
 _NEIGHBOURHOOD = 3
 _NOTES = 10
@@ -22,13 +23,7 @@ def to_json(report: Report) -> dict[str, Any]:
     """The report as JSON-ready values. What is not a finite number is the string ``NaN`` or ``Infinity``."""
     cause = report.cause
     return {
-        "verdict": report.verdict,
-        "reference": report.reference,
-        "candidate": report.candidate,
-        "subject": report.subject,
-        "candidate_subject": report.candidate_subject,
-        "data": report.data,
-        "count": report.count,
+        **head(report),
         "expected": "bit equality" if report.exact else "the bounds of the arbiter",
         "nodes_compared": report.nodes_compared,
         "nodes_skipped": len(report.nodes_skipped),
@@ -68,6 +63,12 @@ def to_json(report: Report) -> dict[str, Any]:
     }
 
 
+def head(report: Any) -> dict[str, Any]:
+    """What the JSON of every comparison begins with, whatever it is judged by."""
+    names = ("verdict", "reference", "candidate", "subject", "candidate_subject", "data", "count")
+    return {name: getattr(report, name) for name in names}
+
+
 def to_text(report: Report) -> str:
     """The report for a terminal, the verdict first."""
     lines = [f"{report.verdict.upper()}: {summary(report)}"]
@@ -102,21 +103,31 @@ def remedies(report: Report) -> list[str]:
 
 def write_junit(report: Report, path: Path) -> None:
     """Write JUnit XML: one test for every tensor and output, one for the whole."""
-    suite = ElementTree.Element("testsuite", name=f"parity of {report.candidate} with {report.reference}")
-    cases = [(f"{stage}/{name}", node) for (stage, name), node in report.nodes.items()]
-    cases += [(f"output/{name}", node) for name, node in report.outputs.items()]
-    for name, node in cases:
-        case = ElementTree.SubElement(suite, "testcase", classname="parity", name=name)
-        if node.reason:
-            ElementTree.SubElement(case, "failure", message=node.reason).text = describe(node)
-    for stage, name in report.nodes_skipped:
-        case = ElementTree.SubElement(suite, "testcase", classname="parity", name=f"{stage}/{name}")
-        ElementTree.SubElement(case, "failure", message="was not compared")
-    verdict = ElementTree.SubElement(suite, "testcase", classname="parity", name="verdict")
-    if report.verdict != "agree":
-        kind = "error" if report.verdict == INVALID else "failure"
-        cause = report.cause
-        ElementTree.SubElement(verdict, kind, message=cause.name if cause else "").text = to_text(report)
+    nodes = [(f"{stage}/{name}", node) for (stage, name), node in report.nodes.items()]
+    nodes += [(f"output/{name}", node) for name, node in report.outputs.items()]
+    cases = [(name, node.reason or "", describe(node)) for name, node in nodes]
+    cases += [(f"{stage}/{name}", "was not compared", "") for stage, name in report.nodes_skipped]
+    name, cause = f"parity of {report.candidate} with {report.reference}", report.cause
+    write_suite(path, name, cases, report.verdict, cause.name if cause else "", to_text(report))
+
+
+def write_suite(
+    path: Path, name: str, cases: Iterable[tuple[str, str, str]], verdict: str, message: str, text: str
+) -> None:
+    """Write JUnit XML of a comparison.
+
+    Args:
+        cases: of each test its name, why it fails, which is empty if it does not, and more about that.
+        message, text: the same of the last test, the verdict.
+    """
+    suite = ElementTree.Element("testsuite", name=name)
+    for case_name, reason, more in cases:
+        case = ElementTree.SubElement(suite, "testcase", classname="parity", name=case_name)
+        if reason:
+            ElementTree.SubElement(case, "failure", message=reason).text = more
+    last = ElementTree.SubElement(suite, "testcase", classname="parity", name="verdict")
+    if verdict != AGREE:
+        ElementTree.SubElement(last, "error" if verdict == INVALID else "failure", message=message).text = text
     suite.set("tests", str(len(suite)))
     for kind, plural in (("failure", "failures"), ("error", "errors")):
         suite.set(plural, str(sum(case.find(kind) is not None for case in suite)))
