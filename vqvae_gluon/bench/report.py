@@ -19,10 +19,11 @@ _MEASURED = """\
 Each row is a process of its own. All of a group are started, proved to give what Gluon gives, and warmed, and then
 asked in turns, each of which begins with a run that is not timed. *ms* is the median of the turns for one batch, or
 step, and *min to max* the least and the most of them; *MiB* is the most memory that the process had. Reconstruction
-takes a batch of float32 pixels in memory to such a batch, by way of the codes. *Of the limit*: share of the rate of the
-machine's fastest matrix product with such numbers, where the multiplications of convolutions are counted; more than
-100 % where a library has a faster way than that product's, as the fused operators have for float32 on AMX. *Quality*:
-codes that are the float32 network's, and by how much the reconstruction is worse.
+takes a batch of float32 pixels in memory to such a batch, by way of the codes; ONNX Runtime has encoder and decoder in
+one graph. *Of the limit*: share of the rate of the machine's fastest matrix product with such numbers, where the
+multiplications of convolutions are counted; more than 100 % where a library has a faster way than that product's, as
+the fused operators have for float32 on AMX. *Quality*: codes that are the float32 network's, and by how much the
+reconstruction is worse.
 """
 
 
