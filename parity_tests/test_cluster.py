@@ -21,8 +21,9 @@ from vqvae_gluon.errors import FAILED, REJECTED, USAGE
 from vqvae_gluon.training import checkpoint
 from vqvae_gluon.training.cluster import VARIABLES as REQUIRED
 
-# Restarts make much of little: one latent that is rounded otherwise, and another row restarts.
-CALM = ("--restart-below", "0")
+# Restarts make much of little: one latent that is rounded otherwise, and another row restarts. So do the fused
+# operators: a rounding to 16 bits is far larger than one of float32, and after an epoch some codes are others.
+CALM = ("--restart-below", "0", "--operators", "mxnet")
 _PATIENCE = 120  # seconds
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 
