@@ -184,12 +184,13 @@ def test_a_worker_that_ends_in_the_middle_of_its_answer_is_replaced():
 
 
 PARENT = """
-import multiprocessing, sys, time
+import multiprocessing, signal, sys, time
 import numpy as np
 from vqvae_gluon.data import ArraySet, Augmentation, Loader
 from vqvae_gluon.data.processes import Processes
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # What a shell starts in the background ignores it.
     if sys.argv[1] == "ahead":  # Calls wait for a process, and nobody for an answer.
         batches = Processes(time.sleep, 2).in_order((seconds,) for seconds in (0, 2, 2, 2, 2, 2))
     else:
