@@ -1,13 +1,9 @@
 #include "link.hpp"
 
 #include "convolution.hpp"
+#include "sheet.hpp"
 
 namespace vqvae::kernels {
-namespace {
-
-constexpr std::size_t kFewChannels = 8;
-
-}  // namespace
 
 Link::Link(const Node& node, const Extent& in) : in_(in), out_(Convolution(node, in).extent()) {
   const bool transposed = node.op == "Deconvolution";
@@ -18,9 +14,9 @@ Link::Link(const Node& node, const Extent& in) : in_(in), out_(Convolution(node,
   // Both keep their kernels as (small side, large side, row, column).
   row_step_ = transposed ? out_.channels * places_ : places_;
   column_step_ = transposed ? places_ : in_.channels * places_;
-  if (places_ > 1 && in_.channels <= kFewChannels) {
+  if (places_ > 1 && in_.channels <= Numbers::kFewChannels) {
     windows_ = Form::kInputWindows;
-  } else if (places_ > 1 && out_.channels <= kFewChannels) {
+  } else if (places_ > 1 && out_.channels <= Numbers::kFewChannels) {
     windows_ = Form::kOutputWindows;
   }
   taken_.resize(out_.pixels());
