@@ -15,10 +15,10 @@ from vqvae_gluon.artifacts.bundle import GraphFiles, graph_files
 from vqvae_gluon.cli import main
 from vqvae_gluon.compat import mx
 from vqvae_gluon.data import load_split
+from vqvae_gluon.kernels import why_not_fused
 from vqvae_gluon.runtimes.cpp import find_binary
 
 ROOT = Path(__file__).resolve().parents[1]
-HAS_AMX = "amx_tile" in Path("/proc/cpuinfo").read_text()
 PRETRAINED = ROOT / "pretrained" / "mnist"
 
 
@@ -32,6 +32,17 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         subprocess.run(["cmake", "--build", str(build), "--parallel"], check=True, stdout=subprocess.DEVNULL)
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.exit(f"the C++ side could not be built ({error}); run 'bash build.sh cpp'", returncode=1)
+
+
+def has_fused_operators() -> bool:
+    """Whether this project's own operators run here. Where they do not, MXNet's do in their place."""
+    return not why_not_fused()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """``@pytest.mark.fused_operators`` is for tests of what this project's own operators compute."""
+    if item.get_closest_marker("fused_operators") and not has_fused_operators():
+        pytest.skip(f"no fused operators: {why_not_fused()}")
 
 
 def run_cli(*arguments) -> subprocess.CompletedProcess:

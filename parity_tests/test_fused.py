@@ -1,6 +1,6 @@
-"""The fused operators (cpp_bindings/kernels): convolutions and what is around them as one program, computed by AMX.
+"""The fused operators (cpp_bindings/kernels): convolutions and what is around them as one program.
 
-Where the processor has no AMX, MXNet's own operators run in their place, and the same must hold.
+Where there are none for the processor, MXNet's own operators run in their place, and the same must hold.
 """
 
 import dataclasses
@@ -9,7 +9,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import HAS_AMX, PRETRAINED, ROOT, run_cli, run_reconstruct
+from conftest import PRETRAINED, ROOT, has_fused_operators, run_cli, run_reconstruct
 
 from vqvae_gluon.artifacts.binding import read_network
 from vqvae_gluon.artifacts.bundle import GraphFiles, graph_files
@@ -23,8 +23,6 @@ from vqvae_gluon.runtimes.gluon import GluonGraph
 
 FUSED = ("gluon-fused", "cpp-fused")
 RANDOM = np.random.default_rng(3)
-
-needs_amx = pytest.mark.skipif(not HAS_AMX, reason="this processor has no AMX")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,7 +93,7 @@ def test_harness_finds_that_the_pretrained_networks_agree(bundle, runtime, tmp_p
     assert found["nodes_compared"] >= sum(node["op"] != "null" for graph in operators for node in graph["nodes"])
 
 
-@needs_amx
+@pytest.mark.fused_operators
 @pytest.mark.parametrize("bundle", ["mnist", "mnist-original", "cifar10"])
 def test_each_half_of_a_preset_becomes_one_operator(bundle):
     load_kernels()
@@ -129,7 +127,7 @@ def test_any_convolutions_are_computed_as_honestly_as_by_mxnet(seed, tmp_path):
         tmp_path, mx.sym.clip(x * 255.0, 0, 255), (int(random.integers(1, 6)), int(random.choice([1, 3, 20])), *sides)
     )
     check_honest(net)
-    assert not HAS_AMX or set(net.operators()) == {"_vqvae_fused"}
+    assert not has_fused_operators() or set(net.operators()) == {"_vqvae_fused"}
 
 
 @pytest.mark.parametrize(
@@ -217,8 +215,11 @@ def test_what_is_not_a_number_stays_so(tmp_path):
     x = mx.sym.Activation(mx.sym.Convolution(mx.sym.var("data"), num_filter=4, kernel=(1, 1)), act_type="relu")
     net = make(tmp_path, x)
     net.inputs["data"][0, 1, 2, 3] = np.nan
-    (values,) = net.run(fuse).values()
-    assert np.isnan(values[0, :, 2, 3]).all() and np.isnan(values).sum() == 4
+    (values,), (plain,) = net.run(fuse).values(), net.run().values()
+    if has_fused_operators():
+        assert np.isnan(values[0, :, 2, 3]).all() and np.isnan(values).sum() == 4
+    else:  # MXNet's ReLU makes 0 of it.
+        assert np.array_equal(values, plain, equal_nan=True)
 
 
 def test_harness_finds_a_wrong_weight_behind_the_fused_operators(tmp_path, digits):
@@ -243,7 +244,7 @@ def test_binary_writes_the_same_pictures_either_way(tmp_path):
         output = tmp_path / engine
         result = run_reconstruct("--bundle", PRETRAINED, "--engine", engine, "--output", output, PRETRAINED / "digits")
         assert result.returncode == DONE, result.stderr
-        assert (result.stderr == "") == HAS_AMX or engine == "cachedop"
+        assert (result.stderr == "") == has_fused_operators() or engine == "cachedop"
         written[engine] = {file.name: file.read_bytes() for file in output.iterdir()}
     assert len(written["fused"]) == 64 and written["fused"] == written["cachedop"]
 
@@ -280,3 +281,47 @@ def test_ties_are_rounded_as_mxnet_rounds_them(tmp_path):
     )
     net.inputs["data"][:] = (np.arange(400) / 2 - 100).reshape(1, 1, 20, 20)
     assert np.array_equal(*(next(iter(net.run(rewrite).values())) for rewrite in (None, fuse)))
+
+
+def notes_of(runtime) -> list:
+    words = ["--data", PRETRAINED / "digits", "--count", 2, "--json"]
+    result = run_cli("parity", PRETRAINED, "--candidate", runtime, *words)
+    assert result.returncode == DONE, result.stderr
+    return json.loads(result.stdout)["notes"]
+
+
+@pytest.mark.parametrize("runtime", FUSED)
+def test_a_report_says_when_mxnets_operators_run_alone(runtime, monkeypatch):
+    why = f"{runtime} runs MXNet's own operators alone, no fused ones"
+    assert (notes_of(runtime) == []) == has_fused_operators()
+    monkeypatch.setenv("VQVAE_KERNELS_ISA", "none")
+    assert notes_of(runtime) == [f"{why}: VQVAE_KERNELS_ISA is none"]
+
+
+@pytest.mark.fused_operators
+def test_a_report_says_when_no_part_of_a_graph_is_fused(tmp_path):
+    x = mx.sym.Pooling(mx.sym.var("data"), kernel=(2, 2), pool_type="max", name="pool")
+    files = make(tmp_path, x).files
+    words = ["--symbol", files.symbol, "--params", files.params, "--input", "data:2,3,9,7", "--json"]
+    result = run_cli("parity", *words, "--candidate", "gluon-fused")
+    assert "they compute no part of this graph" in " ".join(json.loads(result.stdout)["notes"]), result.stderr
+
+
+def test_the_binary_says_when_the_user_turned_the_fused_operators_off(monkeypatch, tmp_path):
+    monkeypatch.setenv("VQVAE_KERNELS_ISA", "none")
+    words = ["--bundle", PRETRAINED, "--engine", "fused", "--output", tmp_path, PRETRAINED / "digits" / "00.png"]
+    result = run_reconstruct(*words)
+    assert (result.returncode, result.stderr.count("\n")) == (DONE, 1)
+    assert "fused is the same as cachedop here, for VQVAE_KERNELS_ISA is none" in result.stderr
+
+
+@pytest.mark.parametrize("program", [run_cli, run_reconstruct])
+def test_an_unknown_instruction_set_is_refused(program, monkeypatch, tmp_path):
+    monkeypatch.setenv("VQVAE_KERNELS_ISA", "sse9")
+    digit = PRETRAINED / "digits" / "00.png"
+    if program is run_cli:
+        result = run_cli("parity", PRETRAINED, "--candidate", "gluon-fused", "--data", digit.parent, "--count", 1)
+    else:
+        result = run_reconstruct("--bundle", PRETRAINED, "--engine", "fused", "--output", tmp_path, digit)
+    assert (result.returncode, result.stderr.count("\n")) == (FAILED, 1)
+    assert "VQVAE_KERNELS_ISA is sse9, which is unknown; unset it, or set it to none" in result.stderr

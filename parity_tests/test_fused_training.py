@@ -9,7 +9,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import HAS_AMX, run_cli
+from conftest import run_cli
 
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import PRESETS
@@ -21,8 +21,6 @@ from vqvae_gluon.training.learner import Learner
 
 FORWARD, BACKWARD = 2e-5, 3e-5  # relative error that is allowed, of the length of a tensor
 KEPT = 2.0**-16  # of what is multiplied
-
-needs_amx = pytest.mark.skipif(not HAS_AMX, reason="this processor has no AMX")
 
 
 def train(symbol, values, dtype, heads=None):
@@ -84,7 +82,7 @@ def layer(x, name, random, channels=None, kernel=None, stride=None):
     return kind(x, num_filter=channels, name=name, no_bias=bool(random.integers(2)), **sizes)
 
 
-@needs_amx
+@pytest.mark.fused_operators
 @pytest.mark.parametrize("seed", range(30))
 def test_gradients_of_any_convolutions_are_true(seed):
     random = np.random.default_rng(seed)
@@ -112,7 +110,7 @@ def test_gradients_of_any_convolutions_are_true(seed):
     )
 
 
-@needs_amx
+@pytest.mark.fused_operators
 @pytest.mark.parametrize("preset", ["mnist", "cifar10", "cifar10-sonnet"])
 def test_a_learner_learns_what_it_learns_by_mxnets_operators(preset):
     config = PRESETS[preset]
@@ -134,7 +132,7 @@ def test_a_learner_learns_what_it_learns_by_mxnets_operators(preset):
     assert not {"Convolution", "Deconvolution", "argmin"} & set(found)
 
 
-@needs_amx
+@pytest.mark.fused_operators
 def test_what_is_trained_is_seen_by_the_search():
     """MXNet does not tell when it has changed an array of its own: the codebook, behind what stops gradients."""
     load_kernels()
@@ -148,7 +146,7 @@ def test_what_is_trained_is_seen_by_the_search():
     np.testing.assert_array_equal(after, config.model.num_embeddings - 1 - before)
 
 
-@needs_amx
+@pytest.mark.fused_operators
 @pytest.mark.parametrize("function", ["relu", "tanh", "sigmoid"])
 @pytest.mark.parametrize("backend", [INFERENCE, TRAINING])
 def test_what_is_not_a_number_stays_so(function, backend):
@@ -163,7 +161,7 @@ def test_what_is_not_a_number_stays_so(function, backend):
     assert found.sum() == 5
 
 
-@needs_amx
+@pytest.mark.fused_operators
 def test_threads_change_in_what_order_is_summed_and_no_more(tmp_path):
     code = """
 import sys, numpy as np

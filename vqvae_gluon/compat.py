@@ -1,8 +1,9 @@
 """MXNet 1.9.1 on a current Python: import it from here, ``from vqvae_gluon.compat import mx``.
 
-MXNet 1.9.1 is the last release. Three things about it are out of date, and this is the only place that knows:
+MXNet 1.9.1 is the last release. Four things about it are out of date, and this is the only place that knows:
 
 * it reads ``numpy.bool`` at import, an alias that NumPy removed in 1.24;
+* it reads other names that NumPy 2 removed, and cannot run beside it;
 * it imports ``distutils``, which Python 3.12 dropped and setuptools still carries;
 * on x86 it takes half of the processors for hyper-threads and leaves them idle, unless ``OMP_NUM_THREADS`` says
   otherwise before its library is loaded.
@@ -19,6 +20,7 @@ import sys
 
 import numpy as np
 
+from vqvae_gluon.errors import RuntimeFailure
 from vqvae_gluon.workers import processor_count
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers, malloc.h
@@ -39,8 +41,10 @@ def import_mxnet():
     Variables that the user has set are left alone.
 
     Raises:
-        ImportError: MXNet is not installed, or cannot run on this Python.
+        RuntimeFailure: NumPy is too new, or MXNet is not installed, or could not be loaded.
     """
+    if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
+        raise RuntimeFailure("numpy", f"{np.__version__} does not work with MXNet; run: pip install 'numpy<2'")
     os.environ.setdefault("OMP_NUM_THREADS", str(processor_count()))
     os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
     keep_freed_memory()
@@ -52,6 +56,10 @@ def import_mxnet():
     role = os.environ.pop("DMLC_ROLE", None)
     try:
         return importlib.import_module("mxnet")
+    except ModuleNotFoundError as error:
+        raise RuntimeFailure("mxnet", f"could not be imported ({error}); run: pip install mxnet==1.9.1") from error
+    except OSError as error:
+        raise RuntimeFailure("mxnet", f"its library could not be loaded ({error})") from error
     finally:
         if role is not None:
             os.environ["DMLC_ROLE"] = role

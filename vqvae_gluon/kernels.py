@@ -31,21 +31,34 @@ def load_kernels() -> Path:
     return path
 
 
+@cache
+def why_not_fused() -> str:
+    """Why MXNet's own operators run here in place of this project's; empty if this project's do.
+
+    The processor may lack what they need, or the user set ``VQVAE_KERNELS_ISA=none``.
+
+    Raises:
+        RuntimeFailure: as :func:`load_kernels`.
+    """
+    why_not = ctypes.CDLL(str(load_kernels())).vqvae_kernels_why_not
+    why_not.restype = ctypes.c_char_p
+    return why_not().decode()
+
+
 def check_kernels() -> None:
     """Load the library, and see that it has something for this processor.
 
     Raises:
-        RuntimeFailure: as :func:`load_kernels`, or the processor lacks AMX.
+        RuntimeFailure: as :func:`load_kernels`, or there is nothing in it for this processor.
     """
-    path = load_kernels()
-    if not ctypes.CDLL(str(path)).vqvae_kernels_run_here():
-        raise RuntimeFailure(path, "has nothing for this processor, which lacks AMX (bfloat16 and int8)")
+    why = why_not_fused()
+    if why:
+        raise RuntimeFailure(load_kernels(), f"has nothing to run here: {why}")
 
 
 def has_kernels() -> bool:
     """Whether :func:`check_kernels` finds nothing wrong."""
     try:
-        check_kernels()
+        return not why_not_fused()
     except RuntimeFailure:
         return False
-    return True

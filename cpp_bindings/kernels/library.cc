@@ -4,6 +4,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <exception>
 #include <memory>
 #include <string>
@@ -30,6 +31,28 @@ using vqvae::kernels::Tape;
 using Options = std::unordered_map<std::string, std::string>;
 
 constexpr int kLeastVersion = 10900;
+
+// Which instruction set the operators use: the best that processor and system have, or what the user names.
+constexpr const char* kIsaVariable = "VQVAE_KERNELS_ISA";
+constexpr const char* kAmx = "amx";
+constexpr const char* kNone = "none";
+
+const std::string& wanted_isa() {
+  static const std::string wanted = [] {
+    const char* given = std::getenv(kIsaVariable);
+    return std::string(given == nullptr ? "" : given);
+  }();
+  return wanted;
+}
+
+// Why no part of a graph is computed by these operators; empty if parts are.
+const std::string& why_not() {
+  static const std::string why = [] {
+    if (wanted_isa() == kNone) return std::string(kIsaVariable) + " is none";
+    return std::string(vqvae::kernels::has_amx() ? "" : "this processor, or this system, has no AMX");
+  }();
+  return why;
+}
 
 std::unique_ptr<mxnet::ext::Graph> parse(const std::string& json) {
   return std::unique_ptr<mxnet::ext::Graph>(mxnet::ext::Graph::fromString(json));
@@ -156,7 +179,7 @@ MXReturnValue create(const Options& attributes, const MXContext&, const std::vec
 
 template <std::vector<bool> (*taken)(const Graph&)>
 MXReturnValue select(const mxnet::ext::Graph* graph, std::vector<int>* chosen, const Options&) {
-  if (!vqvae::kernels::has_amx()) return mxnet::ext::MX_SUCCESS;
+  if (!why_not().empty()) return mxnet::ext::MX_SUCCESS;
   const std::vector<bool> supported = taken(Graph(*graph));
   constexpr int kAnyPart = -1;
   for (std::size_t i = 0; i < supported.size(); ++i) {
@@ -235,9 +258,7 @@ MXReturnValue forward_adam(const Options& attributes, std::vector<MXTensor>* inp
 
 }  // namespace
 
-extern "C" __attribute__((visibility("default"))) int vqvae_kernels_run_here() {
-  return vqvae::kernels::has_amx() ? 1 : 0;
-}
+extern "C" __attribute__((visibility("default"))) const char* vqvae_kernels_why_not() { return why_not().c_str(); }
 
 REGISTER_OP(_vqvae_fused).setIsSubgraphOp().setCreateOpState(create<Fused>, "cpu");
 REGISTER_PARTITIONER(vqvae)
@@ -263,7 +284,15 @@ REGISTER_OP(_vqvae_adam)
     .setForward(forward_adam, "cpu");
 
 MXReturnValue initialize(int version) {
-  if (version >= kLeastVersion) return mxnet::ext::MX_SUCCESS;
-  MX_ERROR_MSG << "the fused operators want MXNet 1.9";
-  return mxnet::ext::MX_FAIL;
+  if (version < kLeastVersion) {
+    MX_ERROR_MSG << "the fused operators need MXNet 1.9";
+    return mxnet::ext::MX_FAIL;
+  }
+  if (!wanted_isa().empty() && wanted_isa() != kNone && (wanted_isa() != kAmx || !why_not().empty())) {
+    MX_ERROR_MSG << kIsaVariable << " is " << wanted_isa() << ", which "
+                 << (wanted_isa() == kAmx ? "this processor, or this system, lacks" : "is unknown")
+                 << "; unset it, or set it to none for MXNet's own operators";
+    return mxnet::ext::MX_FAIL;
+  }
+  return mxnet::ext::MX_SUCCESS;
 }

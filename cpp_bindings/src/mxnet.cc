@@ -261,9 +261,10 @@ namespace vqvae {
 std::string why_not_fused() {
   const mxnet::InUse use;
   void* library = dlopen(mxnet::kernels().c_str(), RTLD_LAZY | RTLD_NOLOAD);
-  auto* runs = library == nullptr ? nullptr : reinterpret_cast<int (*)()>(dlsym(library, "vqvae_kernels_run_here"));
-  if (library != nullptr) dlclose(library);
-  return runs != nullptr && runs() != 0 ? "" : "this processor, or this system, has no AMX";
+  auto* why_not =
+      library == nullptr ? nullptr : reinterpret_cast<const char* (*)()>(dlsym(library, "vqvae_kernels_why_not"));
+  if (library != nullptr) dlclose(library);  // MXNet keeps it open.
+  return why_not == nullptr ? mxnet::kernels() + " is of another version" : why_not();
 }
 
 void use_threads(int count) {

@@ -169,7 +169,8 @@ def open_pretrained(name: str) -> Bundle:
     """
     names = sorted(path.parent.name for path in PRETRAINED.glob(f"*/{MANIFEST}"))
     if name not in names:
-        raise InputError(name, f"is no bundle in {PRETRAINED}, where there are: {', '.join(names) or 'none'}")
+        known = f"give one of {', '.join(names)}" if names else f"there are none in {PRETRAINED}; clone the repository"
+        raise InputError(name, f"is not the name of a pretrained network; {known}")
     return open_bundle(PRETRAINED / name)
 
 

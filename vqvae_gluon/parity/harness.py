@@ -1,10 +1,10 @@
 """The comparison of two runtimes: on a bundle, on a plain export, or of a live block with its export."""
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import numpy as np
 from tqdm import tqdm
@@ -14,10 +14,10 @@ from vqvae_gluon.artifacts.bundle import GRAPH_INPUTS, STAGES, GraphFiles, find_
 from vqvae_gluon.artifacts.graph import Graph, parse_graph
 from vqvae_gluon.artifacts.surgery import rename
 from vqvae_gluon.artifacts.trace import Trace
-from vqvae_gluon.compat import mx
+from vqvae_gluon.compat import mx, mxnet_reason
 from vqvae_gluon.data import Images
 from vqvae_gluon.data.images import to_images
-from vqvae_gluon.errors import VQVAEError
+from vqvae_gluon.errors import InputError, UsageError, VQVAEError
 from vqvae_gluon.parity import preflight
 from vqvae_gluon.parity.diagnose import diagnose, live_scene
 from vqvae_gluon.parity.inputs import Feed
@@ -85,13 +85,14 @@ def compare_bundles(
     networks = {stage: read_network(ours.graph(stage)) for stage in STAGES}
     report.operators = [key for stage, network in networks.items() for key in operators(network, stage)]
     deployed = networks
+    done = 0
     with tqdm(total=len(images), desc="parity", unit="image", leave=False, disable=None) as bar:
         for files, count in images.batches(batch_size):
             with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
                 path = Path(directory)
                 expected = reference.trace_bundle(ours.path, files, path / "reference")
                 try:
-                    if not bar.n:
+                    if not done:
                         theirs = open_bundle(candidate_bundle, verify=False)
                         if theirs.path != ours.path:
                             deployed = {stage: read_network(theirs.graph(stage)) for stage in STAGES}
@@ -100,6 +101,7 @@ def compare_bundles(
                             report.findings = preflight.check_bundles(ours, theirs, networks, deployed, shape)
                         report.blamed_by_file = blamed(networks, report)
                         report.notes += preflight.fusion_notes(networks if black_box else deployed)
+                        report.notes += _runtime_notes(sides, (networks, deployed))
                     actual = candidate.trace_bundle(candidate_bundle, files, path / "candidate")
                     recorded = expected, actual
                     pairs = _pairs(sides, (networks, deployed), recorded, path)
@@ -108,10 +110,11 @@ def compare_bundles(
                         scenes = [live_scene(*pair, max_memory, black_box) for pair in pairs.values()]
                         report.causes = diagnose(report, scenes, recorded)
                     if repro is not None:
-                        write_first(report, pairs, recorded, repro, last=bar.n + count >= len(images))
+                        write_first(report, pairs, recorded, repro, last=done + count >= len(images))
                 except VQVAEError as error:
                     report.failure = error
                     break
+            done += count
             bar.update(count)
     return in_order(report)
 
@@ -147,12 +150,14 @@ def compare_exports(
     )
     report.operators = operators(network, GRAPH)
     report.notes = list(feed.notes)
+    done = 0
     with tqdm(total=len(feed), desc="parity", unit="sample", leave=False, disable=None) as bar:
         for inputs in feed.batches():
+            count = len(next(iter(inputs.values())))
             with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
                 ours = Side(reference, network, GRAPH, inputs, Path(directory))
                 try:
-                    if not bar.n:
+                    if not done:
                         shapes = {name: values.shape for name, values in inputs.items()}
                         if candidate_files != files:
                             deployed = read_network(candidate_files)
@@ -160,25 +165,26 @@ def compare_exports(
                             report.findings = preflight.check_networks(network, deployed, shapes, GRAPH)
                         report.blamed_by_file = blamed({GRAPH: network}, report)
                         report.notes += preflight.fusion_notes({GRAPH: network if black_box else deployed})
+                        report.notes += _runtime_notes((reference, candidate), ({GRAPH: network}, {GRAPH: deployed}))
                     theirs = Side(candidate, deployed, GRAPH, inputs, Path(directory))
                     for name, output in judge_stage(report, ours, theirs, max_memory, repeat).outputs.items():
                         add_output(report, name, output)
                     if report.verdict == DIVERGE and not report.causes:
                         report.causes = diagnose(report, [live_scene(ours, theirs, max_memory, black_box)])
                     if repro is not None:
-                        last = bar.n + len(next(iter(inputs.values()))) >= len(feed)
-                        write_first(report, {GRAPH: (ours, theirs)}, None, repro, last)
+                        write_first(report, {GRAPH: (ours, theirs)}, None, repro, last=done + count >= len(feed))
                 except VQVAEError as error:
                     report.failure = error
                     break
-            bar.update(len(next(iter(inputs.values()))))
+            done += count
+            bar.update(count)
     return in_order(report)
 
 
 def compare(
     net: "mx.gluon.HybridBlock",
     target: Union[str, Path],
-    inputs: Union[np.ndarray, Sequence[np.ndarray]],
+    inputs: "Inputs",
     candidate: Union[str, Runtime] = "cpp",
     max_memory: int = MAX_MEMORY,
     repeat: int = 1,
@@ -189,47 +195,92 @@ def compare(
         net: with its parameters set. It is not changed, and need not be hybridized.
         target: prefix of a plain export (``net`` for ``net-symbol.json`` and ``net-0000.params``), its symbol file, or
             a bundle, of which that graph is taken whose inputs are the block's.
-        inputs: one batch, an array for each argument of the block.
-        candidate: the runtime that runs the export.
+        inputs: one batch: an array for each argument of the block, of NumPy or MXNet; a list where the block takes one.
+        candidate: the runtime that runs the export, or its name.
 
     Raises:
         InputError: the export or an input was rejected.
         RuntimeFailure: the block could not be run.
+        UsageError: there is no runtime of that name.
     """
-    arrays = [inputs] if isinstance(inputs, np.ndarray) else list(inputs)
-    runtime = RUNTIMES[candidate]() if isinstance(candidate, str) else candidate
+    runtime = _runtime(candidate)
+    reference = RUNTIMES["gluon"]()
+    arguments = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+    arrays = [_array(value) for value in _flat(arguments)]
+    if not arrays:
+        raise InputError("inputs", "are none; give an array for each argument of the block")
     with tempfile.TemporaryDirectory(prefix="vqvae-live.") as directory:
-        live = net(*(mx.nd.array(array, dtype=array.dtype) for array in arrays))
-        expected = [array.asnumpy() for array in (live if isinstance(live, (list, tuple)) else [live])]
-        graph, parameters, names = _graph_of(net, len(arrays))
+        expected = _run_block(net, arguments, arrays)
+        graph, parameters, names = _graph_of(net, arguments)
         theirs = find_export(target, names)
         renamed = _names_of(graph, read_network(theirs).graph)
         graph = rename(graph, renamed)
         parameters = {name[:4] + renamed.get(name[4:], name[4:]): values for name, values in parameters.items()}
-        feed = Feed(
-            "the inputs given",
-            {renamed.get(name, name): array for name, array in zip(names, arrays)},
-            len(arrays[0]),
-            [],
-        )
+        feed = Feed("the inputs given", {renamed.get(name, name): a for name, a in zip(names, arrays)}, None, [])
         files = write_network(graph, parameters, Path(directory) / "live")
-        reference = RUNTIMES["gluon"]()
         report = compare_exports(reference, runtime, files, theirs, feed, max_memory, repeat)
         report.subject = f"the live block {net.name}"
         exported = Side(reference, read_network(files), GRAPH, next(feed.batches()), Path(directory)).outputs()
         for (name, node), values in zip(exported.items(), expected):
-            if name in report.outputs and not np.array_equal(node.load(), values):
+            if name in report.outputs and not np.array_equal(node.load(), values, equal_nan=True):
                 reason = "the live block gives other numbers than the graph that it exports"
                 report.outputs[name] = replace(report.outputs[name], reason=reason)
     return report
 
 
-def _graph_of(net, count: int) -> tuple[Graph, dict[str, np.ndarray], list[str]]:
+# What a block takes: an array, or arrays and lists of them, one for each argument.
+Inputs = Union[np.ndarray, "mx.nd.NDArray", Sequence[Any]]
+
+
+def _runtime(candidate: Union[str, Runtime]) -> Runtime:
+    if isinstance(candidate, Runtime):
+        return candidate
+    if candidate not in RUNTIMES:
+        raise UsageError("candidate", f"is {candidate!r}, which is no runtime; give one of {', '.join(RUNTIMES)}")
+    return RUNTIMES[candidate]()
+
+
+def _flat(values: Iterable[Any]) -> Iterator[Any]:
+    """The arrays in arguments that may be lists, in Gluon's order."""
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _flat(value)
+        else:
+            yield value
+
+
+def _like(values: Iterable[Any], flat: Iterator[Any]) -> list[Any]:
+    """What `flat` gives, in lists as those of some arguments."""
+    return [_like(value, flat) if isinstance(value, (list, tuple)) else next(flat) for value in values]
+
+
+def _array(value: Any) -> np.ndarray:
+    array = value.asnumpy() if isinstance(value, mx.nd.NDArray) else np.asarray(value)
+    if array.dtype.kind not in "fiub" or array.ndim == 0 or array.size == 0:
+        raise InputError("inputs", f"hold {array.dtype} of shape {array.shape}; give arrays of numbers, a batch each")
+    return array
+
+
+def _run_block(net: "mx.gluon.HybridBlock", arguments: Sequence[Any], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """What a live block gives."""
+    values = _like(arguments, (mx.nd.array(array, dtype=array.dtype) for array in arrays))
+    try:
+        return [output.asnumpy() for output in _flat([net(*values)])]
+    except (mx.MXNetError, ValueError, TypeError) as error:
+        given = ", ".join(f"{array.dtype} {array.shape}" for array in arrays)
+        types = ", ".join(sorted({np.dtype(parameter.dtype).name for parameter in net.collect_params().values()}))
+        why = f"the block {net.name} refuses {given} ({mxnet_reason(error)})"
+        remedy = f"give the shapes that it takes, in the type of its parameters ({types or 'it has none'})"
+        raise InputError("inputs", f"{why}; {remedy}") from error
+
+
+def _graph_of(net, arguments: Sequence[Any]) -> tuple[Graph, dict[str, np.ndarray], list[str]]:
     """What a block would export, without changing the block: graph, parameters by full name, names of its inputs."""
+    count = len(list(_flat(arguments)))
     names = ["data"] if count == 1 else [f"data{i}" for i in range(count)]
     with mx.name.NameManager():
-        outputs = net(*(mx.sym.var(name) for name in names))
-    symbol = mx.sym.Group(list(outputs)) if isinstance(outputs, (list, tuple)) else outputs
+        outputs = list(_flat([net(*_like(arguments, map(mx.sym.var, names)))]))
+    symbol = mx.sym.Group(outputs) if len(outputs) > 1 else outputs[0]
     auxiliary, taken = set(symbol.list_auxiliary_states()), set(symbol.list_inputs())
     parameters = {
         f"{'aux' if name in auxiliary else 'arg'}:{name}": parameter.data().asnumpy()
@@ -255,6 +306,14 @@ def _names_of(graph: Graph, other: Graph) -> dict[str, str]:
 def expect_equal_bits(reference: Runtime, candidate: Runtime) -> bool:
     """Whether both must give the same bits: the same operators of the same library on the same machine, set alike."""
     return not any(side.fuses or side.wide or side.settings for side in (reference, candidate))
+
+
+def _runtime_notes(
+    runtimes: tuple[Runtime, Runtime], networks: tuple[Mapping[str, Network], Mapping[str, Network]]
+) -> list[str]:
+    """What both runtimes have to say of their networks, once."""
+    found = [note for runtime, own in zip(runtimes, networks) for note in runtime.notes(own.values())]
+    return list(dict.fromkeys(found))
 
 
 def _pairs(

@@ -331,7 +331,9 @@ class Judge:
         return replace(found, bound=max(found.bound, FACTOR * honest))
 
     def _adjudicate(self, node: Node, output: Output, ours: np.ndarray, theirs: np.ndarray, bound: float) -> Flips:
-        """Legal and real flips of a discrete output. Its inputs are the reference's."""
+        """Legal and real flips of a discrete output. Its inputs are the reference's. No other shape is legal."""
+        if ours.shape != theirs.shape:
+            return Flips(ours.size, 0, ours.size, 2 * bound, ())
         inputs = [self._input(name) for name in node.inputs]
         fed = [name for name in node.inputs if not self._nodes[name[0]].is_variable]
 
@@ -461,7 +463,7 @@ class Judge:
         wrong = [output for output in jumping if flips[output].real]
         for output, found in flips.items():
             name = self._network.tensor(output)
-            if found.flips and self.report.nodes[name].flips is None:
+            if (found.legal or found.real) and self.report.nodes[name].flips is None:
                 self.report.nodes[name] = replace(self.report.nodes[name], flips=found)
         if wrong or not any(found.legal for found in flips.values()):
             return wrong + pending
@@ -551,6 +553,8 @@ class Judge:
         for source in self._measured(self._nodes[output[0]]):
             values = [run[self._network.tensor(source)] for run in self._cut_runs([source])]
             self._values["reference"][source] = values[0]
+            if values[1].shape != values[0].shape:
+                values[1] = values[0]  # The bound is of the others.
             bound = max(bound, 0.0 if self._exact else errors(*values).bound)
         return bound
 

@@ -1,13 +1,14 @@
 """What every runtime can do: run a graph or a whole bundle and record it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Optional
 
 import numpy as np
 
+from vqvae_gluon.artifacts.binding import Network
 from vqvae_gluon.artifacts.bundle import GraphFiles, open_bundle
 from vqvae_gluon.artifacts.trace import Trace, TraceWriter
 from vqvae_gluon.data.images import check_fit, crop, decode_image, encode_png, pad_to, read_images, to_images, to_tensor
@@ -41,6 +42,10 @@ class Runtime(ABC):
     def without_fusion(self) -> Optional["Runtime"]:
         """The same runtime, fusing nothing; None if it does not fuse."""
         return None
+
+    def notes(self, networks: Iterable[Network]) -> list[str]:
+        """What a reader of a comparison should know of this runtime on these networks."""
+        return []
 
     @abstractmethod
     def trace_graph(

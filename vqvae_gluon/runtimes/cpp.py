@@ -14,6 +14,7 @@ from vqvae_gluon.artifacts.trace import TraceWriter, open_trace
 from vqvae_gluon.data.images import output_paths, read_images
 from vqvae_gluon.errors import REJECTED, InputError, RuntimeFailure
 from vqvae_gluon.runtimes.base import OUTPUT, Runtime
+from vqvae_gluon.runtimes.fused import fused_notes
 
 BINARY_VARIABLE = "VQVAE_RECONSTRUCT"
 _BUILT = Path(__file__).resolve().parents[2] / "cpp_bindings" / "build" / "reconstruct"
@@ -136,3 +137,6 @@ class CppFusedRuntime(CppRuntime):
 
     def without_fusion(self):
         return CppRuntime(self.settings)
+
+    def notes(self, networks):
+        return fused_notes(self.name, networks)

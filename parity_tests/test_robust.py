@@ -1,0 +1,198 @@
+"""What goes wrong is one line, never a traceback; and what is printed does not depend on where it is printed."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import run_cli, run_cli_here
+from networks import residual
+
+from vqvae_gluon import cli
+from vqvae_gluon.artifacts.bundle import GraphFiles
+from vqvae_gluon.compat import mx
+from vqvae_gluon.errors import DIVERGED, DONE, FAILED, InputError, UsageError
+from vqvae_gluon.parity.harness import compare
+from vqvae_gluon.runtimes.gluon import load_pretrained
+
+THREE_BATCHES = ["--input", "data:2,3,32,32", "--count", "6"]
+
+
+def export(symbol, directory, seed=0, **shapes) -> GraphFiles:
+    """A symbol and seeded parameters, on disk."""
+    random = np.random.default_rng(seed)
+    found = zip(symbol.list_arguments(), symbol.infer_shape(**shapes)[0])
+    parameters = {f"arg:{name}": mx.nd.array(random.normal(0, 0.3, s)) for name, s in found if name not in shapes}
+    files = GraphFiles(directory / "net-symbol.json", directory / "net-0000.params")
+    symbol.save(str(files.symbol))
+    mx.nd.save(str(files.params), parameters)
+    return files
+
+
+def words(files: GraphFiles, candidate: str, *more) -> list:
+    return ["parity", "--symbol", files.symbol, "--params", files.params, "--candidate", candidate, *more]
+
+
+def one_line(error: str) -> bool:
+    return error.count("\n") == 1 and error.startswith("vqvae-gluon: error: ") and "Traceback" not in error
+
+
+# A progress bar is drawn on terminals alone. Here standard error is a pipe.
+
+
+def test_notes_are_printed_once_whatever_the_number_of_batches(tmp_path):
+    files = residual(tmp_path / "residual")
+    result = run_cli(*words(files, "cpp-fused", *THREE_BATCHES))
+    notes = [line for line in result.stdout.splitlines() if line.startswith("  note: ")]
+    assert (result.returncode, "on 6 samples" in result.stdout) == (DONE, True), result.stderr
+    assert any("MXNet's executors compute" in note for note in notes)
+    assert len(notes) == len(set(notes))
+
+
+def test_a_fault_that_is_in_the_files_alone_is_written_after_the_last_batch(tmp_path):
+    files = residual(tmp_path / "residual")
+    parameters = mx.nd.load(str(files.params))
+    moved = next(name for name in parameters if name.endswith("bias"))
+    parameters[moved] += 0.0
+    parameters[moved][:] = -0.0  # Another file, the same numbers.
+    other = tmp_path / "other.params"
+    mx.nd.save(str(other), parameters)
+    more = ["--candidate-params", other, "--repro", tmp_path / "repro", *THREE_BATCHES]
+    result = run_cli(*words(files, "gluon", *more))
+    assert result.returncode == DIVERGED, result.stderr
+    assert (tmp_path / "repro" / "README.md").exists()
+
+
+# A candidate whose shapes are others, in front of what jumps.
+
+JUMPS = {
+    "argmin": lambda x: mx.sym.argmin(mx.sym.softmax(x, axis=1), axis=1, name="jump"),
+    "topk": lambda x: mx.sym.topk(x, axis=1, k=2, name="jump"),
+    "round": lambda x: mx.sym.round(x, name="jump"),
+    "cast": lambda x: mx.sym.Cast(x * 9, dtype="int32", name="jump"),
+    "compare": lambda x: mx.sym.broadcast_greater(x, mx.sym.mean(x, axis=(2, 3), keepdims=True), name="jump"),
+}
+
+
+@pytest.mark.parametrize("behind", ["output", "layer"])
+@pytest.mark.parametrize("jump", JUMPS)
+@pytest.mark.parametrize("candidate", ["gluon-eager", "cpp-predict", "fp64"])
+def test_another_shape_in_front_of_a_jump_is_named(candidate, jump, behind, tmp_path):
+    stem = mx.sym.Convolution(mx.sym.var("data"), kernel=(3, 3), pad=(1, 1), num_filter=8, name="stem")
+    pooled = mx.sym.Pooling(
+        stem, kernel=(3, 3), stride=(2, 2), pool_type="max", pooling_convention="full", name="pooled"
+    )
+    jumped = JUMPS[jump](pooled)
+    if behind == "layer":
+        jumped = mx.sym.sum(mx.sym.Cast(jumped, dtype="float32"), axis=1, name="behind")
+    mean = mx.sym.Pooling(pooled, global_pool=True, pool_type="avg", kernel=(1, 1), name="mean")
+    files = export(
+        mx.sym.Group([jumped, mx.sym.FullyConnected(mean, num_hidden=5, name="fc")]), tmp_path, data=(2, 3, 16, 16)
+    )
+    other = tmp_path / "other-symbol.json"
+    other.write_text(files.symbol.read_text().replace('"pooling_convention": "full"', '"pooling_convention": "valid"'))
+    result = run_cli_here(*words(files, candidate, "--input", "data:2,3,16,16", "--candidate-symbol", other, "--json"))
+    assert result.returncode == DIVERGED, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["first_divergent"]["node"], found["cause"]["name"]) == ("pooled", "padding or output shape")
+
+
+# Errors.
+
+
+def test_a_fault_of_our_own_is_one_line_and_its_traceback_a_file(monkeypatch, tmp_path):
+    def fail(_):
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr(cli.judging, "_parity", fail)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    result = run_cli_here("parity", "bundle", "--candidate", "cpp")
+    assert result.returncode == FAILED and one_line(result.stderr)
+    assert "internal error: ZeroDivisionError: division?by zero; the traceback is in " in result.stderr
+    (kept,) = tmp_path.iterdir()
+    assert str(kept) in result.stderr and "raise ZeroDivisionError" in kept.read_text()
+
+
+def test_numpy_2_is_named_with_its_remedy():
+    code = (
+        "import numpy, sys; numpy.__version__ = '2.1.0'; from vqvae_gluon.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", code, "reconstruct", "pretrained/mnist", "pretrained/mnist/digits/00.png"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == FAILED and one_line(result.stderr)
+    assert "numpy: 2.1.0 does not work with MXNet; run: pip install 'numpy<2'" in result.stderr
+
+
+def test_a_pretrained_network_that_is_not_there_is_told_with_those_that_are():
+    with pytest.raises(
+        InputError, match="cifar11: is not the name of a pretrained network; give one of cifar10, mnist"
+    ):
+        load_pretrained("cifar11")
+
+
+# Comparing a live block.
+
+
+@pytest.fixture
+def block(tmp_path):
+    """A block with a convolution, and the prefix of its export."""
+    net = mx.gluon.nn.HybridSequential(prefix="net_")
+    with net.name_scope():
+        net.add(mx.gluon.nn.Conv2D(4, 3, in_channels=3), mx.gluon.nn.Dense(2, in_units=4 * 6 * 6))
+    net.initialize(mx.init.Xavier())
+    net.hybridize()
+    net(mx.nd.zeros((1, 3, 8, 8)))
+    net.export(str(tmp_path / "net"))
+    return net, tmp_path / "net"
+
+
+IMAGES = np.random.default_rng(0).normal(size=(2, 3, 8, 8)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", [lambda x: x, mx.nd.array, lambda x: [x], lambda x: (mx.nd.array(x),)])
+def test_inputs_may_be_of_numpy_or_mxnet(kind, block):
+    net, prefix = block
+    assert compare(net, prefix, kind(IMAGES), candidate="gluon-eager").verdict == "agree"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "why"),
+    [
+        (IMAGES.astype(np.float64), r"refuses float64 \(2, 3, 8, 8\) .* in the type of its parameters \(float32\)"),
+        (IMAGES[:, :2], r"refuses float32 \(2, 2, 8, 8\) .*; give the shapes that it takes"),
+        ([IMAGES, IMAGES], r"refuses float32 \(2, 3, 8, 8\), float32 \(2, 3, 8, 8\)"),
+        ([], "are none; give an array for each argument of the block"),
+        (np.array(["text"]), "give arrays of numbers"),
+        (np.float32(1), "give arrays of numbers"),
+        (IMAGES[:0], "give arrays of numbers"),
+    ],
+)
+def test_inputs_that_a_block_cannot_take_are_named(inputs, why, block):
+    net, prefix = block
+    with pytest.raises(InputError, match=f"inputs: .*{why}"):
+        compare(net, prefix, inputs, candidate="gluon-eager")
+
+
+def test_a_runtime_that_does_not_exist_is_told_with_those_that_do(block):
+    net, prefix = block
+    with pytest.raises(UsageError, match=r"candidate: is 'c\+\+', which is no runtime; give one of gluon, gluon-eager"):
+        compare(net, prefix, IMAGES, candidate="c++")
+
+
+class Scaled(mx.gluon.HybridBlock):
+    """No parameters; its arguments are lists of arrays."""
+
+    def hybrid_forward(self, F, x, scales):
+        return [F.broadcast_mul(x, scales[0]), F.broadcast_add(x, scales[1][0])]
+
+
+def test_arguments_may_be_lists_and_parameters_none(tmp_path):
+    net = Scaled(prefix="scaled_")
+    net.hybridize()
+    x, scale, shift = (np.full((1, 2), value, np.float32) for value in (1, 2, 3))
+    net(*map(mx.nd.array, [x]), [mx.nd.array(scale), [mx.nd.array(shift)]])
+    net.export(str(tmp_path / "scaled"))
+    report = compare(net, tmp_path / "scaled", (x, [scale, [shift]]), candidate="cpp")
+    assert (report.verdict, report.nodes_compared) == ("agree", 2)
