@@ -17,6 +17,7 @@ from vqvae_gluon.bench.results import Row
 from vqvae_gluon.cli import benchmark
 from vqvae_gluon.errors import DONE, USAGE
 from vqvae_gluon.files import digest
+from vqvae_gluon.kernels import why_not_fused
 
 OURS = {"cpp", "cpp-fused", "gluon"}
 
@@ -50,6 +51,12 @@ def test_every_row_has_what_is_promised(quick):
     for row in rows:
         assert row["precision"] == "float32" and row["peak_rss_mib"] > 20
         assert row["images_per_second"] == pytest.approx(row["batch"] / row["milliseconds"] * 1e3)
+
+
+def test_notes_say_when_mxnets_operators_run_alone(quick):
+    found, output = quick
+    note = "cpp-fused runs MXNet's own operators alone, no fused ones"
+    assert (note in (output / "RESULTS.md").read_text()) == (note in " ".join(found["notes"])) == bool(why_not_fused())
 
 
 def test_ratios_are_those_of_the_rows(quick):

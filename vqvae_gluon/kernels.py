@@ -11,6 +11,8 @@ from vqvae_gluon.errors import RuntimeFailure
 KERNELS_VARIABLE = "VQVAE_KERNELS"
 # What MXNet calls the two ways in which the library takes parts of a graph: to run them, and to train them.
 INFERENCE, TRAINING = "vqvae", "vqvae_training"
+# What is said of a runtime of fused operators that has none, and why.
+MXNET_ALONE = "{} runs MXNet's own operators alone, no fused ones: {}"
 _BUILT = Path(__file__).resolve().parents[1] / "cpp_bindings" / "build" / "libvqvae_kernels.so"
 
 

@@ -9,6 +9,7 @@ from vqvae_gluon.runtimes.cpp import find_binary
 
 EXTRA = "pip install 'vqvae-gluon[bench]'"
 FLOAT32, REDUCED = "float32", ("bfloat16", "int8")
+MXNET, FUSED = "mxnet", "fused"  # kernels of the program in C++
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Peer:
 
 PEERS = (
     # MXNet's own operators compute lower precision for its results, not for its speed.
-    Peer("cpp", kernels="mxnet", ours=True),
-    Peer("cpp-fused", (FLOAT32, *REDUCED), kernels="fused", ours=True),
+    Peer("cpp", kernels=MXNET, ours=True),
+    Peer("cpp-fused", (FLOAT32, *REDUCED), kernels=FUSED, ours=True),
     Peer("gluon", ours=True),
     Peer("onnxruntime", (FLOAT32, "int8"), needs=("onnxruntime", "onnx")),
     Peer("torch", needs=("torch",)),

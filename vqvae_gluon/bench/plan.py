@@ -15,10 +15,11 @@ import numpy as np
 
 from vqvae_gluon.artifacts.bundle import MANIFEST, PRETRAINED, Bundle, open_bundle, open_pretrained
 from vqvae_gluon.bench.images import Images, load_images
-from vqvae_gluon.bench.peers import FLOAT32, PEERS, Peer
+from vqvae_gluon.bench.peers import FLOAT32, FUSED, PEERS, Peer
 from vqvae_gluon.bench.process import Effort, environment
 from vqvae_gluon.data.images import to_images
 from vqvae_gluon.errors import RuntimeFailure, UsageError
+from vqvae_gluon.kernels import MXNET_ALONE, why_not_fused
 
 ALL_BATCHES = (1, 8, 64, 256)
 _QUICK_BATCHES = (1, 8)
@@ -170,6 +171,8 @@ class Bench:
                 why = peer.lacks()
                 if why is None:
                     chosen.append(peer)
+                    if peer.kernels == FUSED and why_not_fused():
+                        self.note(MXNET_ALONE.format(peer.runtime, why_not_fused()))
                 else:
                     self.note(f"{peer.runtime} is left out: {why}")
         return chosen

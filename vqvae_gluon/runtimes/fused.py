@@ -8,7 +8,7 @@ from vqvae_gluon.artifacts.binding import Network, read_network
 from vqvae_gluon.artifacts.bundle import GraphFiles
 from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import RuntimeFailure
-from vqvae_gluon.kernels import INFERENCE, load_kernels, why_not_fused
+from vqvae_gluon.kernels import INFERENCE, MXNET_ALONE, load_kernels, why_not_fused
 from vqvae_gluon.runtimes.base import PythonRuntime, Recorded
 from vqvae_gluon.runtimes.eager import EagerRuntime
 from vqvae_gluon.runtimes.gluon import GluonGraph, GluonRuntime
@@ -34,7 +34,7 @@ def fused_notes(name: str, networks: Iterable[Network]) -> list[str]:
         why = why_not_fused() or "they compute no part of this graph"
     except RuntimeFailure as error:
         return [f"{name}: whether fused operators run is not known: {error}"]
-    return [f"{name} runs MXNet's own operators alone, no fused ones: {why}"]
+    return [MXNET_ALONE.format(name, why)]
 
 
 class GluonFusedRuntime(PythonRuntime):
