@@ -10,7 +10,8 @@ usage: bash build.sh [COMMAND]
   (none)  first light: set up, train a short schedule, export, build the C++ side, reconstruct
           64 test digits with both, compare layer by layer, and say where the pictures are
   test    set up what is missing (a Chromium for the report's page, too), then run pytest, ctest,
-          'sanitize' and 'fuzz'; with words for pytest, such as '-k words', pytest and ctest alone
+          'sanitize' and 'fuzz', and print what was skipped, why, and the slowest tests; with words
+          for pytest, such as '-k words', pytest and ctest alone
   sanitize
           run ctest under AddressSanitizer and UndefinedBehaviorSanitizer, then under
           ThreadSanitizer, and damaged files through the program
@@ -22,7 +23,8 @@ usage: bash build.sh [COMMAND]
   lint    ruff, mypy, clang-format and clang-tidy
   setup   the environment alone
 
-Environment: PYTHON, the interpreter to use (3.9 to 3.12; default: the first that is found)
+Environment: PYTHON, the interpreter to use (3.9 to 3.12; default: the first that is found);
+VQVAE_KERNELS_ISA=none, to run MXNet's own operators in place of this project's
 TEXT
 }
 
@@ -30,6 +32,7 @@ readonly VENV=.venv
 readonly CPP=cpp_bindings
 readonly OUT=build/first-light
 readonly DIGITS=pretrained/mnist/digits
+readonly TESTED=build/tests
 
 say() { printf '\n== %s\n' "$*" >&2; }
 die() { printf 'build.sh: error: %s\n' "$*" >&2; exit 1; }
@@ -163,13 +166,33 @@ run_tests() {
   setup_browser
   setup_data
   build_cpp
-  say "pytest parity_tests"
-  "$VENV/bin/python" -m pytest parity_tests "$@"
+  if [ $# -gt 0 ]; then
+    say "pytest parity_tests $*"
+    "$VENV/bin/python" -m pytest parity_tests "$@"
+  else
+    test_in_parallel
+  fi
   say "ctest"
   (cd "$CPP/build" && ctest --output-on-failure --no-tests=error)
-  if [ $# -eq 0 ]; then
-    sanitize
-    fuzz
+  [ $# -eq 0 ] || return 0
+  sanitize
+  fuzz
+  say "All tests"
+  "$VENV/bin/python" parity_tests/summary.py "$TESTED"/*.xml
+}
+
+# The whole of pytest, a process for each processor. Where this project's own operators run, the tests of engines and
+# training are run once more without them.
+test_in_parallel() {
+  # Processes that share the processors must not wait for each other in loops.
+  local run=(env OMP_WAIT_POLICY=passive "$VENV/bin/python" -m pytest --numprocesses "$(nproc)" --dist worksteal)
+  rm -rf "$TESTED"
+  say "pytest parity_tests"
+  "${run[@]}" --junit-xml "$TESTED/pytest.xml" parity_tests
+  if "$VENV/bin/python" -c 'import sys; from vqvae_gluon.kernels import has_kernels; sys.exit(not has_kernels())'; then
+    say "pytest without the fused operators (VQVAE_KERNELS_ISA=none)"
+    VQVAE_KERNELS_ISA=none "${run[@]}" --junit-xml "$TESTED/without-fused-operators.xml" \
+      parity_tests/test_{engines,fused,fused_training,training}.py
   fi
 }
 

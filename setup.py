@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).parent
 VERSION = re.search(r'^__version__ = "(.+)"$', (HERE / "vqvae_gluon/__init__.py").read_text(), re.MULTILINE).group(1)
 CLUSTER = ["distributed>=2024.8"]
-TEST = ["pytest>=8", "playwright>=1.40", "psutil>=5", "pyyaml>=6", *CLUSTER]
+TEST = ["pytest>=8", "pytest-xdist>=3.6", "playwright>=1.40", "psutil>=5", "pyyaml>=6", *CLUSTER]
 
 setup(
     name="vqvae-gluon",

@@ -24,6 +24,8 @@ PRETRAINED = ROOT / "pretrained" / "mnist"
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Bring the C++ side up to date: no test is skipped for want of it, none runs an old one."""
+    if hasattr(session.config, "workerinput"):
+        return  # One of several processes; the one that started them has done it.
     build = ROOT / "cpp_bindings" / "build"
     configure = ["cmake", "-S", str(build.parent), "-B", str(build), f"-DPython3_EXECUTABLE={sys.executable}"]
     try:

@@ -109,20 +109,20 @@ class Bench {
 };
 
 void serve(Bench* bench) {
-  std::cout << "ready" << std::endl;
+  std::cout << "ready" << '\n' << std::flush;
   std::string line;
   while (std::getline(std::cin, line)) {
     std::vector<std::string> words;
     std::istringstream stream(line);
     for (std::string word; std::getline(stream, word, '\t');) words.push_back(word);
     if (words.size() == 3 && words[0] == "run") {
-      std::cout << std::setprecision(9) << bench->run(std::stoul(words[1]), std::stoul(words[2])) << std::endl;
+      std::cout << std::setprecision(9) << bench->run(std::stoul(words[1]), std::stoul(words[2])) << '\n' << std::flush;
     } else if (words.size() == 3 && words[0] == "encode") {
       bench->encode(words[1], words[2]);
-      std::cout << "done" << std::endl;
+      std::cout << "done" << '\n' << std::flush;
     } else if (words.size() == 3 && words[0] == "reconstruct") {
       bench->reconstruct(words[1], words[2]);
-      std::cout << "done" << std::endl;
+      std::cout << "done" << '\n' << std::flush;
     } else {
       throw vqvae::UsageError("request", "is none that is known: " + line);
     }
