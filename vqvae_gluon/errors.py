@@ -2,6 +2,8 @@
 
 import copyreg
 import re
+import tempfile
+import traceback
 
 DONE = 0
 FAILED = 1
@@ -52,3 +54,14 @@ class InputError(VQVAEError):
     """A bundle, image or other input was rejected."""
 
     exit_code = REJECTED
+
+
+def internal_error(error: BaseException) -> str:
+    """What to tell of an error that nobody foresaw, in one line. Its traceback goes to a file, which the line names."""
+    why = f"internal error: {type(error).__name__}: {error}"
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="vqvae-gluon-", suffix=".txt", delete=False) as file:
+            traceback.print_exception(type(error), error, error.__traceback__, file=file)
+    except OSError as unwritten:
+        return one_line(f"{why}; the traceback could not be written ({unwritten.strerror})")
+    return one_line(f"{why}; the traceback is in {file.name}; please report it")

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, Optional
 
-from vqvae_gluon.errors import RuntimeFailure, VQVAEError
+from vqvae_gluon.errors import RuntimeFailure, VQVAEError, internal_error
 
 _TIMEOUT = 300  # seconds
 _TASKS = 50  # of one process: MXNet keeps the memory of every network that it has run
@@ -147,8 +147,8 @@ def _serve(function: Callable[[Any], Any], connection) -> None:
                 answer: tuple[Optional[Exception], Any] = (None, function(task))
             except (VQVAEError, OSError) as error:
                 answer = (error, None)
-            except Exception as error:  # Whatever it is, it is told where it can be seen.
-                answer = (RuntimeFailure("worker", f"{type(error).__name__}: {error}"), None)
+            except Exception as error:
+                answer = (RuntimeFailure("worker", internal_error(error)), None)
             connection.send(answer)
 
 

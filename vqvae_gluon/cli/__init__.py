@@ -4,14 +4,12 @@ import argparse
 import io
 import os
 import sys
-import tempfile
-import traceback
 from typing import Optional
 
 from vqvae_gluon import __version__
 from vqvae_gluon.cli import benchmark, codes, judging, training
 from vqvae_gluon.cli.words import EXIT_CODES, PROGRAM, Commands, Parser, fail
-from vqvae_gluon.errors import FAILED, VQVAEError
+from vqvae_gluon.errors import FAILED, VQVAEError, internal_error
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
@@ -33,18 +31,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     except KeyboardInterrupt:
         return fail(FAILED, "interrupted: nothing half-written is left")
     except Exception as error:  # A fault of this program; the user is not shown its inside.
-        return fail(FAILED, _internal_error(error))
-
-
-def _internal_error(error: Exception) -> str:
-    """Keep the traceback in a file, and say in one line where."""
-    why = f"internal error: {type(error).__name__}: {error}"
-    try:
-        with tempfile.NamedTemporaryFile("w", prefix=f"{PROGRAM}-", suffix=".txt", delete=False) as file:
-            traceback.print_exception(type(error), error, error.__traceback__, file=file)
-    except OSError as unwritten:
-        return f"{why}; the traceback could not be written: {unwritten.strerror}"
-    return f"{why}; the traceback is in {file.name}; please report it"
+        return fail(FAILED, internal_error(error))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -9,14 +9,13 @@ import ctypes
 import os
 import sys
 import threading
-import traceback
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from vqvae_gluon.compat import mx
-from vqvae_gluon.errors import FAILED, UsageError, VQVAEError, one_line
+from vqvae_gluon.errors import FAILED, UsageError, VQVAEError, internal_error, one_line
 
 VARIABLES = ("DMLC_ROLE", "DMLC_PS_ROOT_URI", "DMLC_PS_ROOT_PORT", "DMLC_NUM_SERVER", "DMLC_NUM_WORKER")
 _ROLES = ("scheduler", "server", "worker")
@@ -151,8 +150,8 @@ def _watched(kind: str) -> Iterator["mx.kv.KVStore"]:
         yield store
     except BaseException as error:
         # At once: MXNet would wait for the others, who will miss this one.
-        is_told = isinstance(error, (VQVAEError, OSError, KeyboardInterrupt))
-        _tell(f"error: {one_line(str(error) or 'interrupted')}" if is_told else traceback.format_exc())
+        foreseen = isinstance(error, (VQVAEError, OSError, KeyboardInterrupt))
+        _tell(f"error: {one_line(str(error) or 'interrupted') if foreseen else internal_error(error)}")
         os._exit(getattr(error, "exit_code", FAILED))
     done.set()
     # Here and now, while its threads can still end well, rather than by the garbage collector.
