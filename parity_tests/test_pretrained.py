@@ -61,7 +61,10 @@ def test_the_data_of_mnist_are_its_training_digits():
 
 
 def test_a_name_that_there_is_not_is_refused():
-    with pytest.raises(InputError, match=r"imagenet: is not the name of a pretrained network; give one of cifar10, mnist, mnist-original"):
+    with pytest.raises(
+        InputError,
+        match="imagenet: is not the name of a pretrained network; give one of cifar10, mnist",
+    ):
         load_pretrained("imagenet")
 
 
