@@ -45,8 +45,7 @@ from vqvae_gluon.parity.harness import compare_bundles, compare_exports  # noqa:
 from vqvae_gluon.parity.inputs import InputSpec, open_feed  # noqa: E402
 from vqvae_gluon.parity.recorded import compare_traces, record_export  # noqa: E402
 from vqvae_gluon.parity.relations import relate_drawing  # noqa: E402
-from vqvae_gluon.parity.report import to_text  # noqa: E402
-from vqvae_gluon.parity.result import Report  # noqa: E402
+from vqvae_gluon.parity.report import Report, to_text  # noqa: E402
 from vqvae_gluon.runtimes import RUNTIMES  # noqa: E402
 
 DOCUMENT = ROOT / "docs" / "root-cause.md"

@@ -14,7 +14,8 @@ from vqvae_gluon.parity.causes import REMEDIES
 from vqvae_gluon.parity.identify import estimates, is_like_noise
 from vqvae_gluon.parity.recorded import compare_traces, record_bundle
 from vqvae_gluon.parity.replay import Step, compute, explain
-from vqvae_gluon.parity.result import Cause, Report
+from vqvae_gluon.parity.report import Report
+from vqvae_gluon.parity.result import Cause
 from vqvae_gluon.runtimes.gluon import GluonRuntime
 
 

@@ -20,7 +20,7 @@ from vqvae_gluon.data import open_images
 from vqvae_gluon.parity.harness import compare_bundles, compare_exports
 from vqvae_gluon.parity.inputs import Feed
 from vqvae_gluon.parity.page import write_html
-from vqvae_gluon.parity.result import Report
+from vqvae_gluon.parity.report import Report
 from vqvae_gluon.runtimes.cpp import CppRuntime
 from vqvae_gluon.runtimes.fp64 import Float64Runtime
 from vqvae_gluon.runtimes.gluon import GluonRuntime

@@ -26,8 +26,8 @@ from vqvae_gluon.data import ArraySet, Images
 from vqvae_gluon.data.images import to_tensor
 from vqvae_gluon.errors import DIVERGED, DONE, REJECTED, USAGE
 from vqvae_gluon.parity.harness import compare_bundles
-from vqvae_gluon.parity.precision import PrecisionReport, compare_precisions
-from vqvae_gluon.parity.precision_report import to_json, to_text, write_junit
+from vqvae_gluon.parity.precision import compare_precisions
+from vqvae_gluon.parity.precision_report import PrecisionReport, to_json, to_text, write_junit
 from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.calibrate import Outputs
 from vqvae_gluon.runtimes.gluon import GluonRuntime, Predictor

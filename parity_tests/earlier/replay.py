@@ -27,7 +27,7 @@ from vqvae_gluon.data import load_split
 from vqvae_gluon.parity.harness import compare_exports
 from vqvae_gluon.parity.inputs import Feed
 from vqvae_gluon.parity.recorded import compare_traces, record_export
-from vqvae_gluon.parity.result import Report
+from vqvae_gluon.parity.report import Report
 from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.base import Runtime
 from vqvae_gluon.runtimes.executor import ExecutorRuntime

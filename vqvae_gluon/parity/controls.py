@@ -20,7 +20,7 @@ from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import RuntimeFailure
 from vqvae_gluon.files import digest
 from vqvae_gluon.parity.recorded import compare_traces
-from vqvae_gluon.parity.result import Report
+from vqvae_gluon.parity.report import Report
 from vqvae_gluon.parity.specimens import BARE, Specimen, pictures
 from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.base import Runtime

@@ -40,7 +40,7 @@ from vqvae_gluon.parity.replay import (
     told,
     unwritten,
 )
-from vqvae_gluon.parity.result import Cause, Report
+from vqvae_gluon.parity.result import Cause, Result
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import walk
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT, OUTPUT
@@ -91,7 +91,7 @@ def live_scene(reference: Side, candidate: Side, max_memory: int, black_box: boo
     return Scene(reference, candidate.inputs, tensors, candidate.outputs(), deployed, again)
 
 
-def diagnose(report: Report, scenes: Sequence[Scene], way: Optional[tuple[Trace, Trace]] = None) -> list[Cause]:
+def diagnose(report: Result, scenes: Sequence[Scene], way: Optional[tuple[Trace, Trace]] = None) -> list[Cause]:
     """The causes of a divergence, in the order of the data; empty if none was found.
 
     Args:
@@ -104,7 +104,7 @@ def diagnose(report: Report, scenes: Sequence[Scene], way: Optional[tuple[Trace,
         return []
 
 
-def _causes(report: Report, scenes: Sequence[Scene], way: Optional[tuple[Trace, Trace]]) -> list[Cause]:
+def _causes(report: Result, scenes: Sequence[Scene], way: Optional[tuple[Trace, Trace]]) -> list[Cause]:
     causes: list[Cause] = []
     if way is not None:
         causes += _of_the_input(*way)
@@ -228,7 +228,7 @@ def _inputs(
     return tuple(inputs), parameters
 
 
-def _of_the_graph(report: Report, scene: Scene) -> list[Cause]:
+def _of_the_graph(report: Result, scene: Scene) -> list[Cause]:
     others = scene.network.parameters
     deployed_nodes = scene.deployed.graph.by_name() if scene.deployed else {}
     known: dict[str, np.ndarray] = {}
@@ -251,7 +251,7 @@ def _of_the_graph(report: Report, scene: Scene) -> list[Cause]:
 
 
 def _causes_of(
-    scene: Scene, report: Report, found: list[tuple[Step, Optional[Explanation]]], taking: int
+    scene: Scene, report: Result, found: list[tuple[Step, Optional[Explanation]]], taking: int
 ) -> list[Cause]:
     """One cause for what many steps show alike."""
     explained = [(step, explanation) for step, explanation in found if explanation and explanation.causes]
@@ -331,7 +331,7 @@ def _of_the_files(scene: Scene, explained: set[str]) -> list[Cause]:
 # The engine: results without taps that are not those with taps.
 
 
-def _of_the_engine(report: Report, scene: Scene) -> list[Cause]:
+def _of_the_engine(report: Result, scene: Scene) -> list[Cause]:
     """Fusion: results that are others without taps than with them."""
     wrong = misfused(scene.network.graph)
     place = report.first_divergent.comparison.key if report.first_divergent else (scene.stage, "")

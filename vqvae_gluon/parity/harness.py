@@ -23,8 +23,9 @@ from vqvae_gluon.parity.diagnose import diagnose, live_scene
 from vqvae_gluon.parity.inputs import Feed
 from vqvae_gluon.parity.judge import NOT_EQUAL
 from vqvae_gluon.parity.metrics import NodeComparison, compare_nodes
+from vqvae_gluon.parity.report import Report
 from vqvae_gluon.parity.repro import require_free, write_first
-from vqvae_gluon.parity.result import DIVERGE, Codes, NodeReport, Report, Samples, StageReport
+from vqvae_gluon.parity.result import DIVERGE, Codes, NodeReport, Samples, StageReport
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import GRAPH, MAX_MEMORY, add_output, blamed, in_order, judge_stage, operators
 from vqvae_gluon.runtimes import RUNTIMES

@@ -15,7 +15,8 @@ from vqvae_gluon.parity.controls import controls
 from vqvae_gluon.parity.faults import TAMPERED, Case, cases
 from vqvae_gluon.parity.plant import TamperedRuntime, deployed
 from vqvae_gluon.parity.recorded import compare_traces
-from vqvae_gluon.parity.result import AGREE, Report
+from vqvae_gluon.parity.report import Report
+from vqvae_gluon.parity.result import AGREE
 from vqvae_gluon.parity.specimens import BARE, EXPORTS, Specimen, bundle_specimen, export_specimen
 from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.gluon import GluonRuntime

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from vqvae_gluon import __version__
 from vqvae_gluon.files import atomic_write
+from vqvae_gluon.parity.markup import templates
 from vqvae_gluon.parity.matrix import BOUNDS, Fault, Matrix
-from vqvae_gluon.parity.page import templates
 
 _RATES = {
     "right_node": "the right node named",

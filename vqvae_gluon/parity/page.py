@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
 
-import jinja2
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,9 +19,10 @@ from vqvae_gluon.artifacts.trace import Key
 from vqvae_gluon.files import atomic_write
 from vqvae_gluon.parity.bounds import FACTOR, Errors
 from vqvae_gluon.parity.discrete import Flip, Flips
+from vqvae_gluon.parity.markup import templates
 from vqvae_gluon.parity.metrics import QUANTILES, NodeComparison
-from vqvae_gluon.parity.report import describe, explain, path_to, remedies, summary, to_json
-from vqvae_gluon.parity.result import NodeReport, Report, Samples
+from vqvae_gluon.parity.report import Report, describe, explain, path_to, remedies, summary, to_json
+from vqvae_gluon.parity.result import NodeReport, Samples
 
 EQUAL, WITHIN, WRONG, MISSING = "equal", "within the bounds", "wrong", "not compared"
 # Beside every colour stands a word and a mark.
@@ -119,17 +119,6 @@ def write_html(report: Report, directory: Path) -> Path:
     with atomic_write(directory / "index.html") as file:
         file.write(_render(report, pictures, kinds).encode())
     return directory / "index.html"
-
-
-def templates() -> jinja2.Environment:
-    """What pages are made of."""
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,  # Names come from files, and files from anywhere.
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
 
 
 def _render(report: Report, pictures: list[Picture], kinds: np.ndarray) -> str:

@@ -1,14 +1,33 @@
-"""What a comparison with another precision says: for a terminal, as JSON, and as JUnit XML."""
+"""What a comparison with another precision says: as text, for a notebook, as JSON, and as JUnit XML."""
 
 from pathlib import Path
 from typing import Any
 
-from vqvae_gluon.parity.precision import Cost, Difference, LayerReport, PrecisionReport
+from vqvae_gluon.parity.markup import summary_html
+from vqvae_gluon.parity.precision_result import Cost, Difference, LayerReport, PrecisionResult
 from vqvae_gluon.parity.report import head, number, write_suite
 from vqvae_gluon.parity.result import AGREE, DIVERGE, INVALID
 
 
-def to_json(report: PrecisionReport) -> dict[str, Any]:
+class PrecisionReport(PrecisionResult):
+    """What a comparison with another precision found, to be read: ``print(report)`` gives the text of the terminal, a
+    notebook shows a summary."""
+
+    def __str__(self) -> str:
+        return to_text(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.verdict.upper()}: {summary(self)}>"
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON-ready values, as ``--json`` prints them; NaN and infinity are strings."""
+        return to_json(self)
+
+
+def to_json(report: PrecisionResult) -> dict[str, Any]:
     """The report as JSON-ready values. What is not a finite number is the string ``NaN`` or ``Infinity``."""
     worst, cost = report.worst, report.cost
     return {
@@ -45,7 +64,7 @@ def to_json(report: PrecisionReport) -> dict[str, Any]:
     }
 
 
-def to_text(report: PrecisionReport) -> str:
+def to_text(report: PrecisionResult) -> str:
     """The report for a terminal, the verdict first."""
     lines = [f"{report.verdict.upper()}: {summary(report)}"]
     if report.cost.codes:
@@ -56,8 +75,7 @@ def to_text(report: PrecisionReport) -> str:
         ]
     if report.worst is not None:
         worst = report.worst
-        where = f"{worst.stage}/{worst.name} ({worst.operator})"
-        lines += [f"  worst layer: {where}: {_bad(worst) or f'{worst.local.decibels:.1f} dB by itself'}"]
+        lines += [f"  worst layer: {worst.stage}/{worst.name} ({worst.operator}): {_worst(worst)}"]
     if report.verdict == DIVERGE and report.failure is None and not report.bad:
         lines += [f"  {_advice(report)}"]
     if any(layer.looked for layer in report.layers.values()):
@@ -69,7 +87,17 @@ def to_text(report: PrecisionReport) -> str:
     return "\n".join(lines)
 
 
-def summary(report: PrecisionReport) -> str:
+def to_html(report: PrecisionResult) -> str:
+    """The summary for a notebook: verdict, cause, the worst layer, and what each layer costs."""
+    worst = report.worst
+    head, *rows = _rows(report)
+    named = None if worst is None else (f"{worst.stage}/{worst.name}", _worst(worst))
+    return summary_html(
+        report.verdict, summary(report), _cause(report), [], named, ("layer", *head[1:]), rows, "Worst layer"
+    )
+
+
+def summary(report: PrecisionResult) -> str:
     """The comparison in one line."""
     ours, theirs = report.precisions
     sides = f"{report.candidate} in {theirs} against {report.reference} in {ours}"
@@ -85,7 +113,7 @@ def summary(report: PrecisionReport) -> str:
     return f"{sides} on {report.count} images of {report.data}: {'; '.join(parts)}"
 
 
-def write_junit(report: PrecisionReport, path: Path) -> None:
+def write_junit(report: PrecisionResult, path: Path) -> None:
     """Write JUnit XML: one test for every layer, which fails if it is one to be left as it was, and one for all."""
     ours, theirs = report.precisions
     left = dict.fromkeys(report.leave or (), f"leave it in {ours}")
@@ -93,7 +121,7 @@ def write_junit(report: PrecisionReport, path: Path) -> None:
     write_suite(path, f"{report.candidate} in {theirs}", cases, report.verdict, summary(report), to_text(report))
 
 
-def _advice(report: PrecisionReport) -> str:
+def _advice(report: PrecisionResult) -> str:
     left, precision = report.leave, report.precisions[0]
     if left is None:
         return f"no layers that are left in {precision} are enough: something else differs"
@@ -102,8 +130,13 @@ def _advice(report: PrecisionReport) -> str:
     return f"leave in {precision}: {', '.join(left)} (export --float32 {' '.join(left)})"
 
 
-def _table(report: PrecisionReport) -> list[str]:
-    rows = [("", "by itself", "in its run", "codes equal", "PSNR lost")]
+def _worst(layer: LayerReport) -> str:
+    return _bad(layer) or f"{layer.local.decibels:.1f} dB by itself"
+
+
+def _rows(report: PrecisionResult) -> list[tuple[str, ...]]:
+    """What is shown of every layer, below the names of the columns."""
+    rows: list[tuple[str, ...]] = [("", "by itself", "in its run", "codes equal", "PSNR lost")]
     for layer in report.layers.values():
         alone = layer.alone
         measured = bool(alone.codes)
@@ -116,6 +149,11 @@ def _table(report: PrecisionReport) -> list[str]:
                 f"{alone.psnr_lost:.3f}" if measured else "-",
             )
         ]
+    return rows
+
+
+def _table(report: PrecisionResult) -> list[str]:
+    rows = _rows(report)
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     marks = ["  ", *("->" if layer is report.worst else "  " for layer in report.layers.values())]
     return [
@@ -128,7 +166,7 @@ def _bad(layer: LayerReport) -> str:
     return f"{layer.bad} values are NaN or infinite" if layer.bad else ""
 
 
-def _divergent(report: PrecisionReport) -> Any:
+def _divergent(report: PrecisionResult) -> Any:
     """The layer to look at first, as comparisons in one precision name a node: the worst, if the verdict is one."""
     worst = report.worst
     if report.verdict != DIVERGE or worst is None:
@@ -142,7 +180,7 @@ def _divergent(report: PrecisionReport) -> Any:
     }
 
 
-def _cause(report: PrecisionReport) -> Any:
+def _cause(report: PrecisionResult) -> Any:
     if report.verdict == AGREE:
         return None
     if report.bad or report.cost.bad:

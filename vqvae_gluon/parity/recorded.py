@@ -19,8 +19,9 @@ from vqvae_gluon.parity import preflight
 from vqvae_gluon.parity.diagnose import Scene, diagnose
 from vqvae_gluon.parity.judge import NOT_EQUAL
 from vqvae_gluon.parity.metrics import compare_nodes
+from vqvae_gluon.parity.report import Report
 from vqvae_gluon.parity.repro import require_free, write_first
-from vqvae_gluon.parity.result import DIVERGE, Codes, NodeReport, Report
+from vqvae_gluon.parity.result import DIVERGE, Codes, NodeReport
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import GRAPH, MAX_MEMORY, add_output, blamed, in_order, judge_stage, operators, walk
 from vqvae_gluon.runtimes import RUNTIMES

@@ -1,4 +1,4 @@
-"""The report for a terminal, as JSON and as JUnit XML. The page is in :mod:`vqvae_gluon.parity.page`."""
+"""The report: as text, for a notebook, as JSON and as JUnit XML. The page is in :mod:`vqvae_gluon.parity.page`."""
 
 import math
 import xml.etree.ElementTree as ElementTree
@@ -11,15 +11,34 @@ from vqvae_gluon.files import atomic_write
 from vqvae_gluon.parity.bounds import Errors
 from vqvae_gluon.parity.causes import REMEDIES
 from vqvae_gluon.parity.discrete import Flips
+from vqvae_gluon.parity.markup import summary_html
 from vqvae_gluon.parity.metrics import QUANTILES, NodeComparison
-from vqvae_gluon.parity.result import AGREE, INVALID, UNEXPLAINED, NodeReport, Report
+from vqvae_gluon.parity.result import AGREE, INVALID, UNEXPLAINED, NodeReport, Result
 
 _NEIGHBOURHOOD = 3
 _NOTES = 10
 _STEPS = 6
 
 
-def to_json(report: Report) -> dict[str, Any]:
+class Report(Result):
+    """What a comparison found, to be read: ``print(report)`` gives the text of the terminal, a notebook shows the
+    summary of the page."""
+
+    def __str__(self) -> str:
+        return to_text(self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.verdict.upper()}: {summary(self)}>"
+
+    def _repr_html_(self) -> str:
+        return to_html(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON-ready values, as ``--json`` prints them; NaN and infinity are strings."""
+        return to_json(self)
+
+
+def to_json(report: Result) -> dict[str, Any]:
     """The report as JSON-ready values. What is not a finite number is the string ``NaN`` or ``Infinity``."""
     cause = report.cause
     return {
@@ -69,7 +88,7 @@ def head(report: Any) -> dict[str, Any]:
     return {name: getattr(report, name) for name in names}
 
 
-def to_text(report: Report) -> str:
+def to_text(report: Result) -> str:
     """The report for a terminal, the verdict first."""
     lines = [f"{report.verdict.upper()}: {summary(report)}"]
     cause, first, tolerance = report.cause, report.first_divergent, report.tolerance()
@@ -94,14 +113,36 @@ def to_text(report: Report) -> str:
     return "\n".join(lines)
 
 
-def remedies(report: Report) -> list[str]:
+def to_html(report: Result) -> str:
+    """The summary for a notebook: verdict, cause, remedy, the first divergence and what surrounds it, the outputs."""
+    first, cause = report.first_divergent, report.cause
+    outputs = [(f"output/{name}", node) for name, node in report.outputs.items()]
+    rows = outputs[:_NOTES]
+    named = None
+    if first is not None:
+        node = first.comparison
+        name = next((name for name, output in outputs if output is first), "/".join(node.key))
+        named = name, f"{node.operator}: {describe(first)}"
+        rows = [*([] if name.startswith("output/") else _neighbours(report, node.key)), *rows]
+    return summary_html(
+        report.verdict,
+        summary(report),
+        None if cause is None else {"name": cause.name, "evidence": cause.evidence},
+        remedies(report),
+        named,
+        ("tensor", "operator", "difference"),
+        [(name, node.comparison.operator, _state(node)) for name, node in rows],
+    )
+
+
+def remedies(report: Result) -> list[str]:
     """What to do about the causes that were named."""
     cause = report.cause
     names = cause.name.split(" + ") if cause else []
     return [REMEDIES[name] for name in names if name in REMEDIES]
 
 
-def write_junit(report: Report, path: Path) -> None:
+def write_junit(report: Result, path: Path) -> None:
     """Write JUnit XML: one test for every tensor and output, one for the whole."""
     nodes = [(f"{stage}/{name}", node) for (stage, name), node in report.nodes.items()]
     nodes += [(f"output/{name}", node) for name, node in report.outputs.items()]
@@ -135,7 +176,7 @@ def write_suite(
         ElementTree.ElementTree(suite).write(file, encoding="utf-8", xml_declaration=True)
 
 
-def summary(report: Report) -> str:
+def summary(report: Result) -> str:
     """The comparison in one line."""
     if report.verdict == INVALID:
         why = report.failure or "no node was compared"
@@ -170,7 +211,7 @@ def describe(report: NodeReport) -> str:
     return text
 
 
-def explain(report: Report, node: NodeReport) -> list[str]:
+def explain(report: Result, node: NodeReport) -> list[str]:
     """What else is known of a node: why it is wrong, against the arbiter, by itself, and the way to it."""
     lines = [f"why: {node.reason}"] if node.reason else []
     if node.errors is not None:
@@ -190,7 +231,7 @@ def explain(report: Report, node: NodeReport) -> list[str]:
     return lines
 
 
-def path_to(report: Report, key: Key) -> tuple[list[str], list[str]]:
+def path_to(report: Result, key: Key) -> tuple[list[str], list[str]]:
     """The nodes before a node, the nearest last, by the first operator that each takes: in the reference's graph, and
     in the candidate's."""
     stage = key[0]
@@ -238,11 +279,17 @@ def _output(node: NodeReport, unit: str = "") -> str:
     return far if node.reason else f"within the bounds ({far})"
 
 
-def _neighbourhood(report: Report, key: Key) -> list[str]:
+def _neighbours(report: Result, key: Key) -> list[tuple[str, NodeReport]]:
+    """A node and those before and behind it, by name."""
     at = list(report.nodes).index(key)
     rows = list(report.nodes.items())[max(0, at - _NEIGHBOURHOOD) : at + _NEIGHBOURHOOD + 1]
-    width = max(len("/".join(name)) for name, _ in rows)
-    return [f"  {'->' if name == key else '  '} {'/'.join(name):<{width}}  {_state(node)}" for name, node in rows]
+    return [("/".join(name), node) for name, node in rows]
+
+
+def _neighbourhood(report: Result, key: Key) -> list[str]:
+    rows = _neighbours(report, key)
+    width = max(len(name) for name, _ in rows)
+    return [f"  {'->' if name == '/'.join(key) else '  '} {name:<{width}}  {_state(node)}" for name, node in rows]
 
 
 def _state(report: NodeReport) -> str:
@@ -255,7 +302,7 @@ def _state(report: NodeReport) -> str:
     return text if report.reason else f"{text}: within the bounds"
 
 
-def _first_divergent(report: Report) -> Optional[dict[str, Any]]:
+def _first_divergent(report: Result) -> Optional[dict[str, Any]]:
     first = report.first_divergent
     if first is None:
         return None

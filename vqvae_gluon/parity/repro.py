@@ -25,8 +25,8 @@ from vqvae_gluon.parity import preflight
 from vqvae_gluon.parity.bounds import FACTOR, Errors, errors
 from vqvae_gluon.parity.discrete import adjudicate, is_discrete
 from vqvae_gluon.parity.judge import BEYOND_LOCALLY
-from vqvae_gluon.parity.report import describe, summary
-from vqvae_gluon.parity.result import DIVERGE, NodeReport, Report
+from vqvae_gluon.parity.report import Report, describe, summary
+from vqvae_gluon.parity.result import DIVERGE, NodeReport
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import in_order
 from vqvae_gluon.runtimes import RUNTIMES

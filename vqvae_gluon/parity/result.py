@@ -122,8 +122,8 @@ class Codes:
 
 
 @dataclass
-class Report:
-    """What was found.
+class Result:
+    """What was found. :class:`~vqvae_gluon.parity.report.Report` is the same, to be read.
 
     Attributes:
         reference, candidate: names of the runtimes.

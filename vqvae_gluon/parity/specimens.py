@@ -17,7 +17,7 @@ from vqvae_gluon.data.images import find_images, read_images, to_tensor
 from vqvae_gluon.parity.harness import compare_bundles, compare_exports
 from vqvae_gluon.parity.inputs import Feed
 from vqvae_gluon.parity.recorded import record_bundle, record_export
-from vqvae_gluon.parity.result import Report
+from vqvae_gluon.parity.report import Report
 from vqvae_gluon.parity.stages import GRAPH
 from vqvae_gluon.runtimes.base import Runtime
 from vqvae_gluon.runtimes.gluon import GluonRuntime

@@ -1,7 +1,7 @@
 """One graph within a comparison: judged, run again, walked through under a limit of memory."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Optional
+from typing import Optional, TypeVar
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from vqvae_gluon.artifacts.surgery import operator_inputs, output_bytes, segment
 from vqvae_gluon.artifacts.trace import Key, TraceNode
 from vqvae_gluon.parity import preflight
 from vqvae_gluon.parity.judge import Judge
-from vqvae_gluon.parity.result import NodeReport, Report, StageReport
+from vqvae_gluon.parity.result import NodeReport, Result, StageReport
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT
 
@@ -19,8 +19,10 @@ MAX_MEMORY = 1536 << 20
 GRAPH = "graph"  # The stage of a plain export.
 _ORDER = {INPUT: 0, GRAPH: 1, ENCODER: 1, DECODER: 2}
 
+Found = TypeVar("Found", bound=Result)
 
-def judge_stage(report: Report, reference: Side, candidate: Side, max_memory: int, repeat: int = 1) -> StageReport:
+
+def judge_stage(report: Result, reference: Side, candidate: Side, max_memory: int, repeat: int = 1) -> StageReport:
     """Judge one graph on one batch and add what was found, also if it fails on the way.
 
     Args:
@@ -69,7 +71,7 @@ def operators(network: Network, stage: str) -> list[Key]:
     return [(stage, node.name) for node in network.graph.operators()]
 
 
-def blamed(networks: Mapping[str, Network], report: Report) -> Optional[Key]:
+def blamed(networks: Mapping[str, Network], report: Result) -> Optional[Key]:
     """Of the reference's graphs the first node that differs by itself, or takes a parameter that differs."""
     for finding in report.findings:
         if finding.cause == preflight.GRAPH_DIFFERS:
@@ -80,7 +82,7 @@ def blamed(networks: Mapping[str, Network], report: Report) -> Optional[Key]:
     return None
 
 
-def in_order(report: Report) -> Report:
+def in_order(report: Found) -> Found:
     """The report with its tensors in the order of the data: what bisection found may have come late."""
     order = {key: place for place, key in enumerate(report.operators)}
 
@@ -94,7 +96,7 @@ def in_order(report: Report) -> Report:
     return report
 
 
-def add_output(report: Report, name: str, found: NodeReport) -> None:
+def add_output(report: Result, name: str, found: NodeReport) -> None:
     """Add what was found at an output in one more batch."""
     past = report.outputs.get(name)
     report.outputs[name] = past.merge(found) if past else found

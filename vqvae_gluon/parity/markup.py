@@ -1,0 +1,95 @@
+"""What pages and notebooks are made of: the templates, the terms that they explain, and the summary of a report."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Optional
+
+import jinja2
+from markupsafe import Markup, escape
+
+# The terms of a report, as docs/glossary.md explains them, too. A term is linked where it stands in a page.
+TERMS = {
+    "arbiter": "The same graph computed in float64. It shows which side has the larger error.",
+    "bound": "The largest error that float32 rounding explains, measured with the arbiter for every tensor.",
+    "tap": "A request for the values of a node inside the graph. Taps can change how a runtime computes.",
+    "jump": "A value that a tiny change of its input can move far, such as a code, an argmax or a rounded number.",
+    "flip": "A jump on which the two sides differ. A legal flip is explained by an error within the bound; a real flip"
+    " is not.",
+    "legal": "A flip is legal if a near tie explains it: an error within the bound is enough to cause it.",
+    "real": "A flip is real if no error within the bound explains it.",
+    "margin": "How far the candidate's choice is from being the reference's choice, too: the difference of their"
+    " distances.",
+    "local error": "The error of one node that is given the reference's inputs.",
+    "cumulative error": "The error of a node in an ordinary run, where the errors of all nodes before it add up.",
+    "first divergent node": "The first node that is wrong although all nodes before it are right.",
+    "black box": "A candidate of which only its values are used, not its files.",
+}
+_WRITTEN = {"taps": "tap", "jumps": "jump", "jumped": "jump", "flips": "flip", "bounds": "bound"}
+_TERM = re.compile(rf"\b({'|'.join(sorted([*TERMS, *_WRITTEN], key=len, reverse=True))})\b")
+
+
+def templates() -> jinja2.Environment:
+    """What pages are made of."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,  # Names come from files, and files from anywhere.
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["explained"] = explained
+    return environment
+
+
+def anchor(term: str) -> str:
+    """The id of a term in the glossary of a page."""
+    return f"term-{term.replace(' ', '-')}"
+
+
+def explained(text: object) -> Markup:
+    """Text, escaped, with a link from the first use of each term to the glossary; its meaning is the tooltip."""
+    seen: set[str] = set()
+
+    def link(found: re.Match) -> str:
+        term = _WRITTEN.get(found[0], found[0])
+        if term in seen:
+            return found[0]
+        seen.add(term)
+        return f'<a class="term" href="#{anchor(term)}" title="{escape(TERMS[term])}">{found[0]}</a>'
+
+    return Markup(_TERM.sub(link, str(escape(text))))
+
+
+def summary_html(
+    verdict: str,
+    summary: str,
+    cause: Optional[Mapping[str, str]],
+    remedies: Sequence[str],
+    first: Optional[tuple[str, str]],
+    head: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    label: str = "First divergence",
+) -> str:
+    """The summary of a report for a notebook: HTML that needs no other file and no script.
+
+    Args:
+        cause: its ``name`` and ``evidence``.
+        first: the tensor to look at, by its name, and how far off it is; ``label`` says why this one.
+        head: names of the columns.
+        rows: their cells; the row of that tensor begins with its name.
+    """
+    return (
+        templates()
+        .get_template("summary.html")
+        .render(
+            verdict=verdict,
+            summary=summary,
+            cause=cause,
+            remedies=remedies,
+            first=first,
+            label=label,
+            head=head,
+            rows=rows,
+        )
+    )
