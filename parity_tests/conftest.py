@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import re
 import shutil
 import subprocess
@@ -92,12 +93,14 @@ def alter_parameters(path: Path, change) -> None:
     mx.nd.save(str(path), {name: mx.nd.array(array, dtype=array.dtype) for name, array in arrays.items()})
 
 
-def check_python_example(document: str, count: int) -> None:
-    """Run the Python of a document: what it makes has the types and shapes that its comments say, ``count`` of them."""
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
-    names: dict = {}
-    exec(code, names)
-    shapes = re.findall(r"^(\w+) = .*# (\w+) (\(.*\))$", code, re.MULTILINE)
-    assert len(shapes) == count
-    for name, dtype, shape in shapes:
-        assert (names[name].dtype, str(names[name].shape)) == (np.dtype(dtype), shape)
+def bash_blocks(document: str) -> list[tuple[list[str], str]]:
+    """Commands of every bash block, and the text block that follows it at once: what the last of them prints."""
+    found = re.findall(r"```bash\n(.*?)```\n+(?:```text\n(.*?)```)?", (ROOT / document).read_text(), re.DOTALL)
+    return [(block.splitlines(), text) for block, text in found]
+
+
+def run_shell(command: str, directory: Path) -> subprocess.CompletedProcess:
+    """Run a command as a user would in the activated environment."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    arguments = ["bash", "-c", command]
+    return subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, check=False)

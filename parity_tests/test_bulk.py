@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PRETRAINED, alter_parameters, check_python_example, run_cli, run_cli_here, run_reconstruct
+from conftest import PRETRAINED, alter_parameters, run_cli_here, run_reconstruct
 from distributed import Client
 
 from vqvae_gluon.artifacts.bundle import MANIFEST, open_bundle
@@ -149,13 +149,6 @@ def test_the_index_says_where_the_codes_of_every_image_are(folder, tmp_path, her
     assert len(files(tmp_path / "python")) == 10
     for name in files(tmp_path / "python"):
         np.testing.assert_array_equal(read_image(tmp_path / "python" / name, 1), read_image(tmp_path / "cpp" / name, 1))
-
-
-def test_the_python_of_the_page_gives_what_its_comments_say(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pretrained").symlink_to(PRETRAINED.parent)
-    assert run_cli("encode-folder", PRETRAINED, PRETRAINED / "digits", "--output", "codes").returncode == DONE
-    check_python_example("docs/bulk.md", 2)
 
 
 def test_codes_that_are_not_there_are_told(folder, tmp_path, here):

@@ -10,9 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PRETRAINED, ROOT
-from test_readme import examples as bash_blocks
-from test_readme import run
+from conftest import PRETRAINED, ROOT, bash_blocks, run_shell
 
 from vqvae_gluon import __version__
 from vqvae_gluon.artifacts.bundle import open_bundle
@@ -418,12 +416,26 @@ def test_the_page_shows_the_examples_as_they_are():
         assert shown == (EXAMPLES / name).read_text()
 
 
+def test_the_page_lists_what_is_installed(tree):
+    """A line names a file, with its versions behind a dot, or a directory; those beside it are named in its comment."""
+    section = PAGE.read_text().split("## Install and deploy\n")[1]
+    listed = []
+    for path, comment in re.findall(r"^    dist/(\S+)(.*)$", section, re.MULTILINE):
+        listed += [path, *(f"{Path(path).parent}/{name}" for name in re.findall(r"\blib\S+\.so\S*\b", comment))]
+    installed = [str(path.relative_to(tree)) for path in tree.rglob("*") if not path.is_dir()]
+    for path in listed:
+        assert (tree / path).is_dir() == path.endswith("/"), path
+        assert (tree / path).exists(), path
+    for path in installed:
+        assert any(path == name or path.startswith(name if name[-1] == "/" else f"{name}.") for name in listed), path
+
+
 def test_the_page_installs_and_builds_as_it_says(checkout):
     blocks = [block for block in bash_blocks("docs/predictor.md") if block[0][0].startswith("cmake")]
     assert blocks
     for commands, text in blocks:
         for command in commands:
-            result = run(command, checkout)
+            result = run_shell(command, checkout)
             assert result.returncode == DONE, result.stderr
         if text:
             assert result.stdout == text

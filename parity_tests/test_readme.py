@@ -1,33 +1,30 @@
 """The documents tell the truth: every command in them is run, and prints what they say."""
 
+import argparse
 import csv
-import os
 import re
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from conftest import PRETRAINED, ROOT, check_python_example
-from test_settings import settings
+from conftest import PRETRAINED, ROOT, bash_blocks, run_shell
+
+from vqvae_gluon.cli.words import RUNTIME_NAMES
+from vqvae_gluon.settings import add_flags, read_settings
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = ["README.md", "docs/parity.md"]
+TRACKED = subprocess.run(
+    ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
+).stdout.splitlines()
 
-# What is running while this is read; test_house.py shows that these two lead here.
+# What is running while this is read (test_house.py shows that these lead here), what test_first_light runs, and what
+# takes many minutes: test_faults.py runs a subset of it.
 RUNNING = {"bash build.sh test", "source .venv/bin/activate", "pytest parity_tests"}
+NOT_RUN = {*RUNNING, "bash build.sh", "vqvae-gluon faults"}
 
 # A full schedule takes hours. The command is run as it is written, on a schedule of a moment.
 TRAIN = "vqvae-gluon train --preset mnist --output runs/mnist"
 MOMENT = " --epochs 1 --batch-size 100 --dataset images --data digits --kmeans-images 100"
-# Many minutes; test_faults.py runs its subset.
-FAULTS = "vqvae-gluon faults"
-
-
-def examples(document: str) -> list[tuple[list[str], str]]:
-    """Commands of every bash block, and the text block that follows it at once: what the last of them prints."""
-    found = re.findall(r"```bash\n(.*?)```\n+(?:```text\n(.*?)```)?", (ROOT / document).read_text(), re.DOTALL)
-    return [([line for line in block.splitlines() if line not in RUNNING], text) for block, text in found]
 
 
 @pytest.fixture(scope="module")
@@ -50,21 +47,14 @@ def without_numbers(text: str) -> str:
     return re.sub(r"-?\d[\d.e+-]*", "#", text)
 
 
-def run(command: str, directory: Path) -> subprocess.CompletedProcess:
-    """Run a command as a user would in the activated environment."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    arguments = ["bash", "-c", command]
-    return subprocess.run(arguments, cwd=directory, env=environment, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize("document", [*DOCUMENTS, "docs/bulk.md", "docs/training.md"])
 def test_every_command_works_and_prints_what_it_says(checkout, document):
-    for commands, text in examples(document):
+    for commands, text in bash_blocks(document):
         printed = ""
         for command in commands:
-            if command in ("bash build.sh", FAULTS):
+            if command in NOT_RUN:
                 continue
-            result = run(command + (MOMENT if command == TRAIN else ""), checkout)
+            result = run_shell(command + (MOMENT if command == TRAIN else ""), checkout)
             expected = 4 if text.startswith("DIVERGE") and command == commands[-1] else 0
             assert result.returncode == expected, f"{command}: {result.stderr}"
             printed = result.stdout
@@ -75,7 +65,7 @@ def test_every_command_works_and_prints_what_it_says(checkout, document):
 
 def test_first_light():
     """bash build.sh, in the checkout itself: what it has done before it does not do again."""
-    result = run("bash build.sh", ROOT)
+    result = run_shell("bash build.sh", ROOT)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1].startswith("AGREE: cpp against gluon on 64 images")
     for picture in ("report/overview.png", "report/index.html", "cpp/00.png", "python/00.png", "run/losses.png"):
@@ -83,9 +73,58 @@ def test_first_light():
         assert picture.split("/")[0] in result.stderr
 
 
-def test_the_python_example_gives_what_its_comments_say(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    check_python_example("README.md", 3)
+def python_blocks(document: str) -> list[tuple[str, str]]:
+    """Every Python block, and the text block that follows it at once: what it prints."""
+    return re.findall(r"```python\n(.*?)```\n+(?:```text\n(.*?)```)?", (ROOT / document).read_text(), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def prepared(checkout):
+    """The checkout with what the documents' commands make before their Python: an export, codes, an installed tree."""
+    for command in (
+        "python parity_tests/networks.py . && test -e net-symbol.json -a -e net-0000.params",
+        "vqvae-gluon encode-folder pretrained/mnist pretrained/mnist/digits --output codes",
+        "cmake --install cpp_bindings/build --prefix dist",
+    ):
+        result = run_shell(command, checkout)
+        assert result.returncode == 0, result.stderr
+    return checkout
+
+
+@pytest.mark.parametrize("document", [name for name in TRACKED if "```python\n" in (ROOT / name).read_text()])
+def test_the_python_of_every_document_runs_and_gives_what_it_says(prepared, document):
+    """The blocks of a document run in order, in one process. What one makes has the type and shape that its comment
+    says: ``name = ...  # uint8 (1, 28, 28, 1)``."""
+    blocks = python_blocks(document)
+    script = ["import numpy as np"]
+    for number, (code, _) in enumerate(blocks):
+        script.append(f"{code}\nprint('end of block', {number})")
+        for name, dtype, shape in re.findall(r"^(\w+) = .*  # (\w+) (\(.*\))$", code, re.MULTILINE):
+            script.append(f"assert ({name}.dtype, {name}.shape) == (np.dtype({dtype!r}), {shape}), {name!r}")
+    (prepared / "blocks.py").write_text("\n".join(script))
+    result = run_shell("python blocks.py", prepared)
+    assert result.returncode == 0, result.stderr
+    printed = re.split(r"end of block \d+\n", result.stdout)
+    for (_, text), found in zip(blocks, printed):
+        assert not text or found == text
+
+
+def test_no_document_imports_mxnet_before_compat():
+    """MXNet 1.9.1 cannot be imported beside the NumPy that is pinned, unless vqvae_gluon.compat comes first."""
+    for document in TRACKED:
+        for code, _ in python_blocks(document):
+            before = re.split(r"^\s*(?:import|from) mxnet\b", code, flags=re.MULTILINE)
+            assert len(before) == 1 or "import vqvae_gluon.compat" in before[0], document
+
+
+def test_the_runtimes_are_counted_nowhere_and_listed_once():
+    """A number would be wrong with the next one."""
+    table = (ROOT / "docs/parity.md").read_text().split("\n## Runtimes\n\n")[1].split("\n\n")[0]
+    listed = [name for row in table.splitlines()[2:] for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    assert sorted(listed) == sorted(RUNTIME_NAMES)
+    for document in TRACKED:
+        number = r"\b(?:three|four|five|six|seven|eight|nine|ten|eleven|twelve|\d+) (?:\w+ )?runtimes\b"
+        assert not re.search(number, (ROOT / document).read_text()), document
 
 
 def test_the_summary_of_the_faults_is_that_of_the_whole_matrix():
@@ -96,18 +135,15 @@ def test_the_summary_of_the_faults_is_that_of_the_whole_matrix():
         assert shown == summary
 
 
-def test_links_lead_somewhere():
-    for name in (
-        *DOCUMENTS,
-        "CONTRIBUTING.md",
-        "docs/architecture.md",
-        "docs/bulk.md",
-        "docs/training.md",
-        "pretrained/README.md",
-    ):
-        document = ROOT / name
-        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
-            assert (document.parent / target).exists(), f"{name}: {target}"
+@pytest.mark.parametrize("document", TRACKED)
+def test_links_lead_somewhere(document):
+    for target in re.findall(r"\]\(([^):]+)\)", (ROOT / document).read_text()):
+        path, _, heading = target.partition("#")
+        file = (ROOT / document).parent / path if path else ROOT / document
+        assert file.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            assert heading in [re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings], target
 
 
 @pytest.mark.parametrize("name", ["mnist", "mnist-original", "cifar10"])
@@ -128,10 +164,12 @@ def test_the_numbers_of_a_pretrained_bundle_are_its_own(name):
 def test_the_settings_of_the_training_document_are_read(tmp_path):
     (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/training.md").read_text(), re.DOTALL)
     (tmp_path / "faces.toml").write_text(text)
-    config, run = settings("--config", tmp_path / "faces.toml")
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    config, run = read_settings(parser.parse_args(["--config", str(tmp_path / "faces.toml")]))
     assert (config.model.num_embeddings, config.training.flip, run.num_workers) == (1024, True, 2)
 
 
 def test_build_sh_help_and_usage(checkout):
-    assert "bash build.sh [COMMAND]" in run("bash build.sh --help", ROOT).stdout
-    assert run("bash build.sh bogus", ROOT).returncode == 2
+    assert "bash build.sh [COMMAND]" in run_shell("bash build.sh --help", ROOT).stdout
+    assert run_shell("bash build.sh bogus", ROOT).returncode == 2
