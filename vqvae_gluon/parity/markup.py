@@ -18,15 +18,16 @@ TERMS = {
     " is not.",
     "legal": "A flip is legal if a near tie explains it: an error within the bound is enough to cause it.",
     "real": "A flip is real if no error within the bound explains it.",
-    "margin": "How far the candidate's choice is from being the reference's choice, too: the difference of their"
-    " distances.",
+    "margin": "How far apart the two choices are, such as the difference of two distances. A small margin is a near"
+    " tie.",
     "local error": "The error of one node that is given the reference's inputs.",
     "cumulative error": "The error of a node in an ordinary run, where the errors of all nodes before it add up.",
     "first divergent node": "The first node that is wrong although all nodes before it are right.",
     "black box": "A candidate of which only its values are used, not its files.",
 }
 _WRITTEN = {"taps": "tap", "jumps": "jump", "jumped": "jump", "flips": "flip", "bounds": "bound"}
-_TERM = re.compile(rf"\b({'|'.join(sorted([*TERMS, *_WRITTEN], key=len, reverse=True))})\b")
+# As a word of a sentence, not as a part of a name or a path.
+_TERM = re.compile(rf"(?<![\w/.-])({'|'.join(sorted([*TERMS, *_WRITTEN], key=len, reverse=True))})(?![\w/-]|\.\w)")
 
 
 def templates() -> jinja2.Environment:
@@ -38,7 +39,7 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["explained"] = explained
+    environment.filters.update(explained=explained, anchor=anchor)
     return environment
 
 

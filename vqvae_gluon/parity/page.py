@@ -19,7 +19,7 @@ from vqvae_gluon.artifacts.trace import Key
 from vqvae_gluon.files import atomic_write
 from vqvae_gluon.parity.bounds import FACTOR, Errors
 from vqvae_gluon.parity.discrete import Flip, Flips
-from vqvae_gluon.parity.markup import templates
+from vqvae_gluon.parity.markup import TERMS, templates
 from vqvae_gluon.parity.metrics import QUANTILES, NodeComparison
 from vqvae_gluon.parity.report import Report, describe, explain, path_to, remedies, summary, to_json
 from vqvae_gluon.parity.result import NodeReport, Samples
@@ -135,7 +135,7 @@ def _render(report: Report, pictures: list[Picture], kinds: np.ndarray) -> str:
         summary=summary(report),
         remedies=remedies(report),
         first=next((row for row in every if row.first), None),
-        facts=[line.partition(": ")[::2] for line in explain(report, first)] if first else [],
+        facts=_facts(report, first) if first else [],
         paths=path_to(report, first.comparison.key) if first else ([], []),
         tolerance=report.tolerance(),
         states={state: sum(row.state == state for row in rows) for state in _MARKS},
@@ -152,9 +152,16 @@ def _render(report: Report, pictures: list[Picture], kinds: np.ndarray) -> str:
         heats=[(row, _heat(row)) for row in _worst(every)],
         quantiles=QUANTILES,
         describe=describe,
+        terms=TERMS,
         json=json.dumps(to_json(report), indent=1),
         version=__version__,
     )
+
+
+def _facts(report: Report, first: NodeReport) -> list[tuple[str, str]]:
+    """What is known of the first divergent node, by what it is; why it is wrong only where that is not said yet."""
+    facts = [line.partition(": ")[::2] for line in explain(report, first)]
+    return [(label, text) for label, text in facts if text != describe(first)]
 
 
 def _short(value: Optional[float], digits: int = 3) -> str:
