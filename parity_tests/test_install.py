@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PRETRAINED, ROOT, bash_blocks, run_shell
+from conftest import PRETRAINED, ROOT
 
 from vqvae_gluon import __version__
 from vqvae_gluon.artifacts.bundle import open_bundle
@@ -401,15 +401,6 @@ def test_the_c_api_refuses_buffers_of_another_size_and_leaves_them(library, pred
     assert np.all(images == 7)
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory) -> Path:
-    """A directory to write into, with what the page uses in it by links."""
-    directory = tmp_path_factory.mktemp("page")
-    for name in ("cpp_bindings", "pretrained"):
-        (directory / name).symlink_to(ROOT / name)
-    return directory
-
-
 def test_the_page_shows_the_examples_as_they_are():
     for language, name in (("cpp", "reconstruct_one.cc"), ("c", "reconstruct_one.c")):
         (shown,) = re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(), re.DOTALL)
@@ -430,28 +421,13 @@ def test_the_page_lists_what_is_installed(tree):
         assert any(path == name or path.startswith(name if name[-1] == "/" else f"{name}.") for name in listed), path
 
 
-def test_the_page_installs_and_builds_as_it_says(checkout):
-    blocks = [block for block in bash_blocks("docs/predictor.md") if block[0][0].startswith("cmake")]
-    assert blocks
-    for commands, text in blocks:
-        for command in commands:
-            result = run_shell(command, checkout)
-            assert result.returncode == DONE, result.stderr
-        if text:
-            assert result.stdout == text
-
-
-def test_the_python_of_the_page_needs_numpy_alone(checkout, tree):
-    (checkout / "dist").exists() or (checkout / "dist").symlink_to(tree)
+def test_the_python_of_the_page_needs_numpy_alone(tree, tmp_path):
+    (tmp_path / "dist").symlink_to(tree)
+    (tmp_path / "pretrained").symlink_to(ROOT / "pretrained")
     (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
     check = (
         "\nimport sys\nassert not {'mxnet', 'vqvae_gluon'} & set(sys.modules)\nassert result.shape == images.shape\n"
     )
     command = [sys.executable, "-c", code + check]
-    result = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == DONE, result.stderr
-
-
-def test_links_of_the_page_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#:]+)\)", PAGE.read_text()):
-        assert (PAGE.parent / target).exists(), target
