@@ -106,20 +106,22 @@ def _hostile(directory: Path) -> Report:
             value = mx.sym.broadcast_mul(value, mx.sym.var("factor", shape=(1, 4)), name=f"{HOSTILE}middle")
         value = mx.sym.tanh(value, name=f"{HOSTILE}{i}")
 
-    sides = [_export(value, directory / f"factor{factor}", factor) for factor in (1.0, 1.5)]
+    ours, theirs = (_export(value, directory / f"factor{factor}", factor) for factor in (1.0, 1.5))
     feed = Feed(HOSTILE, {"data": np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)}, 2, [])
-    return compare_exports(GluonRuntime(), GluonRuntime(), *sides, feed)
+    return compare_exports(GluonRuntime(), GluonRuntime(), ours, theirs, feed)
 
 
 def _missing(directory: Path) -> Report:
     """A graph of which the candidate calls a node in the middle otherwise, so that it is compared on neither side."""
-    sides = []
-    for middle in ("middle", "elsewhere"):
+
+    def export(middle: str) -> GraphFiles:
         value = mx.sym.tanh(mx.sym.var("data"), name="before")
         value = mx.sym.tanh(mx.sym.broadcast_mul(value, mx.sym.var("factor", shape=(1, 4)), name=middle), name="behind")
-        sides.append(_export(value, directory / middle, 1.0))
+        return _export(value, directory / middle, 1.0)
+
+    ours, theirs = export("middle"), export("elsewhere")
     feed = Feed("numbers", {"data": np.linspace(-1, 1, 8, dtype=np.float32).reshape(2, 4)}, 2, [])
-    return compare_exports(GluonRuntime(), GluonRuntime(), *sides, feed)
+    return compare_exports(GluonRuntime(), GluonRuntime(), ours, theirs, feed)
 
 
 def _export(value: Any, directory: Path, factor: float) -> GraphFiles:
