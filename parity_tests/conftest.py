@@ -21,6 +21,19 @@ from vqvae_gluon.runtimes.cpp import find_binary
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = ROOT / "pretrained" / "mnist"
+COMMANDS = [
+    "train",
+    "launch",
+    "pack",
+    "export",
+    "encode",
+    "encode-folder",
+    "decode",
+    "reconstruct",
+    "parity",
+    "faults",
+    "bench",
+]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import PRETRAINED, ROOT, run_cli
+from conftest import COMMANDS, PRETRAINED, ROOT, run_cli
 
 from vqvae_gluon.cli import words
 from vqvae_gluon.data import NAMES
@@ -101,21 +101,6 @@ except SystemExit:
     sys.exit("mxnet" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
-
-
-COMMANDS = [
-    "train",
-    "launch",
-    "pack",
-    "export",
-    "encode",
-    "encode-folder",
-    "decode",
-    "reconstruct",
-    "parity",
-    "faults",
-    "bench",
-]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

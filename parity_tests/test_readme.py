@@ -9,7 +9,7 @@ import re
 import subprocess
 
 import pytest
-from conftest import PRETRAINED, ROOT, bash_blocks, run_shell
+from conftest import COMMANDS, PRETRAINED, ROOT, bash_blocks, run_cli, run_reconstruct, run_shell
 
 from vqvae_gluon.cli.words import RUNTIME_NAMES
 from vqvae_gluon.settings import add_flags, read_settings
@@ -19,6 +19,11 @@ DOCUMENTS = ["README.md", "docs/parity.md"]
 TRACKED = subprocess.run(
     ["git", "ls-files", "*.md"], cwd=ROOT, capture_output=True, text=True, check=True
 ).stdout.splitlines()
+
+OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+# Of the programs that documents name: cmake, dask, make, tensorboard, and the scripts of this repository.
+FOREIGN_OPTIONS = ("--build", "--install", "--prefix", "--strip", "--nthreads", "--nworkers", "--silent", "--logdir")
+FOREIGN_OPTIONS += ("--check", "--program", "--only", "--keep")
 
 # What is running while this is read (test_house.py shows that these lead here), what test_first_light runs, and what
 # takes many minutes: test_faults.py runs a subset of it.
@@ -136,6 +141,15 @@ def test_the_summary_of_the_faults_is_that_of_the_whole_matrix():
     for document in DOCUMENTS:
         (shown,) = re.findall(r"<!-- matrix -->\n+```text\n(.*?)\n```", (ROOT / document).read_text(), re.DOTALL)
         assert shown == summary
+
+
+def test_the_options_in_the_documents_exist():
+    known = set(FOREIGN_OPTIONS)
+    for command in (*COMMANDS, "parity record", "parity compare"):
+        known |= set(OPTION.findall(run_cli(*command.split(), "--help").stdout))
+    known |= set(OPTION.findall(run_reconstruct("--help").stdout))
+    for document in TRACKED:
+        assert set(OPTION.findall((ROOT / document).read_text())) <= known, document
 
 
 @pytest.mark.parametrize("document", TRACKED)
