@@ -22,8 +22,8 @@ TRACKED = subprocess.run(
 
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 # Of the programs that documents name: cmake, dask, make, tensorboard, and the scripts of this repository.
-FOREIGN_OPTIONS = ("--build", "--install", "--prefix", "--strip", "--nthreads", "--nworkers", "--silent", "--logdir")
-FOREIGN_OPTIONS += ("--check", "--program", "--only", "--keep")
+FOREIGN_OPTIONS = {"--build", "--install", "--prefix", "--strip", "--nthreads", "--nworkers", "--silent", "--logdir"}
+FOREIGN_OPTIONS |= {"--check", "--program", "--only", "--keep"}
 
 # What is running while this is read (test_house.py shows that these lead here), what test_first_light runs, and what
 # takes many minutes: test_faults.py runs a subset of it.
@@ -144,7 +144,7 @@ def test_the_summary_of_the_faults_is_that_of_the_whole_matrix():
 
 
 def test_the_options_in_the_documents_exist():
-    known = set(FOREIGN_OPTIONS)
+    known = {*FOREIGN_OPTIONS}
     for command in (*COMMANDS, "parity record", "parity compare"):
         known |= set(OPTION.findall(run_cli(*command.split(), "--help").stdout))
     known |= set(OPTION.findall(run_reconstruct("--help").stdout))
