@@ -149,7 +149,7 @@ def test_a_missing_peer_is_told_with_its_remedy(monkeypatch, tmp_path):
     notes: list[str] = []
     settings = make_settings(["inference"], ["mnist"], [1], ["cpp", "onnxruntime"], 1, 1, quick=True)
     assert [peer.runtime for peer in Bench(settings, tmp_path, notes.append).peers()] == ["cpp"]
-    remedy = "install with: pip install 'vqvae-gluon[bench]'"
+    remedy = "install with: pip install -e '.[bench]'"
     assert notes == [f"onnxruntime is left out: onnxruntime and onnx not installed; {remedy}"]
 
 

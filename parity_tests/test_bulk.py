@@ -322,7 +322,7 @@ def test_what_is_no_cluster_is_told(folder, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     result = encode_here(folder, tmp_path / "codes", "--cluster", "tcp://127.0.0.1:9")
     assert result.returncode == USAGE
-    assert "--cluster: needs Dask; install it by pip install 'vqvae-gluon[cluster]'" in result.stderr
+    assert "--cluster: needs Dask; install it by pip install -e '.[cluster]'" in result.stderr
     result = encode_here(folder, tmp_path / "codes", "--cluster", "tcp://127.0.0.1:9", "--jobs", "2")
     assert result.returncode == USAGE
 

@@ -140,17 +140,17 @@ def matrix_of(count: int, **wrong) -> Matrix:
     return found
 
 
-def test_the_matrix_is_as_it_must_be_only_if_all_is_caught_and_the_rates_hold():
-    assert matrix_of(100).as_it_must_be
-    assert not matrix_of(100, visible=dataclasses.replace(RIGHT, caught=False)).as_it_must_be
-    assert not matrix_of(100, black_box=dataclasses.replace(RIGHT, caught=False)).as_it_must_be
-    assert matrix_of(100, visible=dataclasses.replace(RIGHT, cause_named="eps", node_named="graph/b")).as_it_must_be
-    assert not matrix_of(9, visible=dataclasses.replace(RIGHT, cause_named="eps")).as_it_must_be
-    assert not matrix_of(19, visible=dataclasses.replace(RIGHT, node_named="graph/b")).as_it_must_be
-    assert not matrix_of(3, black_box=dataclasses.replace(RIGHT, cause_named="eps")).as_it_must_be
+def test_the_matrix_passes_only_if_all_is_caught_and_the_rates_hold():
+    assert matrix_of(100).passed
+    assert not matrix_of(100, visible=dataclasses.replace(RIGHT, caught=False)).passed
+    assert not matrix_of(100, black_box=dataclasses.replace(RIGHT, caught=False)).passed
+    assert matrix_of(100, visible=dataclasses.replace(RIGHT, cause_named="eps", node_named="graph/b")).passed
+    assert not matrix_of(9, visible=dataclasses.replace(RIGHT, cause_named="eps")).passed
+    assert not matrix_of(19, visible=dataclasses.replace(RIGHT, node_named="graph/b")).passed
+    assert not matrix_of(3, black_box=dataclasses.replace(RIGHT, cause_named="eps")).passed
     failed = matrix_of(100)
     failed.controls.append(Harmless("executor", "net", False, "diverge"))
-    assert not failed.as_it_must_be
+    assert not failed.passed
 
 
 def test_a_miss_is_told_and_ends_with_4(monkeypatch, tmp_path):
@@ -159,7 +159,7 @@ def test_a_miss_is_told_and_ends_with_4(monkeypatch, tmp_path):
     monkeypatch.setattr(matrix, "judge_all", lambda *_: missed)
     result = run_cli_here("faults", "--html", tmp_path)
     assert result.returncode == 4
-    assert result.stdout.startswith("NOT AS IT MUST BE: 19 of 20 planted faults")
+    assert result.stdout.startswith("FAIL: 19 of 20 planted faults")
     assert "residual: eps: first\n    not caught: died" in result.stdout
     assert "missed" in (tmp_path / "index.html").read_text()
 

@@ -5,6 +5,7 @@ find_package(OpenMP REQUIRED COMPONENTS CXX)
 get_filename_component(mxnet_root "${MXNet_INCLUDE_DIR}/.." ABSOLUTE)
 find_file(MXNet_LIB_API lib_api.cc HINTS "${mxnet_root}/src" NO_DEFAULT_PATH REQUIRED)
 mark_as_advanced(MXNet_LIB_API)
+get_filename_component(mxnet_real_root "${mxnet_root}" REALPATH)  # The compiler may write either.
 
 add_library(vqvae_kernels MODULE
   kernels/adam.cc
@@ -25,7 +26,8 @@ target_compile_features(vqvae_kernels PRIVATE cxx_std_17)
 target_include_directories(vqvae_kernels SYSTEM PRIVATE "${MXNet_INCLUDE_DIR}")
 # Each operation rounds by itself, as MXNet's do.
 target_compile_options(vqvae_kernels PRIVATE ${VQVAE_WARNINGS} -O3 -ffp-contract=off
-  "-ffile-prefix-map=${CMAKE_CURRENT_SOURCE_DIR}=." "-ffile-prefix-map=${mxnet_root}=mxnet")
+  "-ffile-prefix-map=${CMAKE_CURRENT_SOURCE_DIR}=." "-ffile-prefix-map=${mxnet_root}=mxnet"
+  "-ffile-prefix-map=${mxnet_real_root}=mxnet")
 target_link_libraries(vqvae_kernels PRIVATE OpenMP::OpenMP_CXX)
 set_source_files_properties("${MXNet_LIB_API}" PROPERTIES COMPILE_OPTIONS -w)
 # Only these are for the processors that have it; the library asks before it calls them. gcc warns of variables in

@@ -7,7 +7,7 @@ from typing import Optional
 
 from vqvae_gluon.runtimes.cpp import find_binary
 
-EXTRA = "pip install 'vqvae-gluon[bench]'"
+EXTRA = "pip install -e '.[bench]'"
 FLOAT32, REDUCED = "float32", ("bfloat16", "int8")
 MXNET, FUSED = "mxnet", "fused"  # kernels of the program in C++
 

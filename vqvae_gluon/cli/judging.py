@@ -287,7 +287,7 @@ def _faults(options: argparse.Namespace) -> int:
     print(json.dumps(result.to_json(), indent=2) if options.json else to_text(result))
     if options.html:
         print(f"report: {write_html(result, options.html)}", file=sys.stderr)
-    return DONE if result.as_it_must_be else DIVERGED
+    return DONE if result.passed else DIVERGED
 
 
 def seeded_bundle(preset: str, path: Path) -> Path:
@@ -346,7 +346,7 @@ def _export_and_feed(options: argparse.Namespace):
 
 def _tell(report, words, options: argparse.Namespace) -> int:
     """Print and write a report in the words of its module, and give the exit code."""
-    print(json.dumps(words.to_json(report), indent=2) if options.json else words.to_text(report))
+    print(json.dumps(report.to_json(), indent=2) if options.json else report)
     if options.junit:
         words.write_junit(report, options.junit)
     if options.html:

@@ -144,7 +144,7 @@ class Matrix:
         }
 
     @property
-    def as_it_must_be(self) -> bool:
+    def passed(self) -> bool:
         """Every fault caught, every control passed, and no rate below its bound."""
         return (
             all(fault.caught for fault in self.faults)

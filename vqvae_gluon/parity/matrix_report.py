@@ -55,7 +55,7 @@ def state_of(fault: Fault) -> str:
 
 def to_text(matrix: Matrix) -> str:
     """The summary first, then the kinds, then what was missed."""
-    lines = [f"{'AS IT MUST BE' if matrix.as_it_must_be else 'NOT AS IT MUST BE'}: {headline(matrix)}"]
+    lines = [f"{'PASS' if matrix.passed else 'FAIL'}: {headline(matrix)}"]
     lines += [f"  {text}: {matrix.rate(name):.1%} (at least {BOUNDS[name]:.0%})" for name, text in _RATES.items()]
     kinds = by_kind(matrix)
     width = max((len(kind) for kind in kinds), default=0)

@@ -338,7 +338,7 @@ def _run_on_cluster(address: str, tasks: Sequence[Part]) -> _Results:
     try:
         from distributed import Client, as_completed
     except ImportError as error:
-        raise UsageError("--cluster", "needs Dask; install it by pip install 'vqvae-gluon[cluster]'") from error
+        raise UsageError("--cluster", "needs Dask; install it by pip install -e '.[cluster]'") from error
     try:
         client = Client(address, timeout=_CONNECT, set_as_default=False)
     except (OSError, ValueError) as error:
