@@ -29,7 +29,8 @@ def mutate(form: str, data: bytes, other: bytes, random: Random) -> Mutated:
     """
     structured = FORMS[form]
     if random.random() < 0.4:
-        return _damage_bytes(data, other, random)
+        whole = reform(data, random.choice(PARAMS_FORMS)) if form == "params" else data
+        return _damage_bytes(whole, other, random)
     return structured(data, random)
 
 
@@ -101,25 +102,57 @@ def _split_params(data: bytes) -> list[tuple[bytes, int, tuple[int, ...], bytes]
     return [(name, *tensor) for name, tensor in zip(names, tensors)]
 
 
-def _join_params(tensors) -> tuple[bytes, list[tuple[int, str]]]:
+# Forms of tensors that MXNet 1.9.1 reads: as it writes them, under NumPy's rules, before 0.12, of 2015, and sparse.
+PARAMS_FORMS = ("new", "numpy", "old", "first", "row_sparse", "csr")
+_MAGIC = {"new": 0xF993FAC9, "numpy": 0xF993FACA, "old": 0xF993FAC8, "row_sparse": 0xF993FAC9, "csr": 0xF993FAC9}
+
+
+def params_bytes(tensors, form: str = "new") -> bytes:
+    """A parameter file of tensors: name, MXNet's number of the type, shape and values. Sparse ones keep all of their
+    rows; a csr one that has not two dimensions is written as row_sparse."""
+    return _join_params(tensors, form)[0]
+
+
+def reform(data: bytes, form: str) -> bytes:
+    """A sound file of MXNet 1.9.1 in another form."""
+    return params_bytes(_split_params(data), form)
+
+
+def _join_params(tensors, form: str = "new") -> tuple[bytes, list[tuple[int, str]]]:
     """The file, and where its integer fields are: offset and form."""
     out, fields = bytearray(), []
 
-    def put(form: str, value: int) -> None:
-        fields.append((len(out), form))
-        out.extend(struct.pack("<" + form, value))
+    def put(layout: str, *numbers: int) -> None:
+        for number in numbers:
+            fields.append((len(out), layout))
+            out.extend(struct.pack("<" + layout, number))
 
-    for value in (0x112, 0, len(tensors)):
-        put("Q", value)
-    for _, kind, shape, values in tensors:
-        put("I", 0xF993FAC9)
-        put("i", 0)
+    def put_shape(shape: tuple[int, ...]) -> None:
         put("i", len(shape))
-        for extent in shape:
-            put("q", extent)
-        for value in (1, 0, kind):
-            put("i", value)
+        put("q", *shape)
+
+    put("Q", 0x112, 0, len(tensors))
+    for _, kind, shape, values in tensors:
+        storage = {"row_sparse": 1, "csr": 2 if len(shape) == 2 else 1}.get(form, 0)
+        rows = [list(range(shape[0]))] if storage == 1 else []
+        if storage == 2:
+            rows = [[n * shape[1] for n in range(shape[0] + 1)], list(range(shape[1])) * shape[0]]
+        if form == "first":
+            put("I", len(shape), *shape)
+        else:
+            put("I", _MAGIC[form])
+            if form != "old":
+                put("i", storage)
+            if storage:
+                put_shape(shape if storage == 1 else (len(rows[1]),))
+            put_shape(shape)
+        put("i", 1, 0, kind)
+        for indices in rows:
+            put("i", 6)
+            put_shape((len(indices),))
         out.extend(values)
+        for indices in rows:
+            out.extend(struct.pack(f"<{len(indices)}q", *indices))
     put("Q", len(tensors))
     for name, *_ in tensors:
         put("Q", len(name))
@@ -139,8 +172,9 @@ def _damage_params(data: bytes, random: Random) -> Mutated:
         random,
         "field, field, field, drop, double, name, prefix, exchange, type, reshape, flatten, value, values, more",
     )
+    form = random.choice(PARAMS_FORMS)
     if what == "field":
-        return _damage_field(data, *_join_params(tensors), random)
+        return _damage_field(*_join_params(tensors, form), random)
     if what == "drop":
         del tensors[index]
     elif what == "double":
@@ -148,14 +182,15 @@ def _damage_params(data: bytes, random: Random) -> Mutated:
     elif what == "name":
         name = random.choice(_NAMES)
     elif what == "prefix":
-        name = (b"aux:" if name.startswith(b"arg:") else b"arg:") + name[4:]
+        name = random.choice([b"", b"aux:" if name.startswith(b"arg:") else b"arg:"]) + name[4:]
     elif what == "exchange":
         other = random.randrange(len(tensors))
         tensors[other], name = (name, *tensors[other][1:]), tensors[other][0]
     elif what == "type":
-        kind = random.randrange(-1, 9)
-        size = {1: 2, 6: 2}.get(kind, 1)
-        values = values * size if size > 1 else values[: len(values) // {2: 2, 3: 4, 5: 4, 7: 4}.get(kind, 1)]
+        kind = random.randrange(-1, 14)
+        size = {1: 2, 6: 2, 11: 2}.get(kind, 1)
+        fraction = {2: 2, 3: 4, 5: 4, 7: 4, 8: 2, 9: 2, 12: 2}.get(kind, 1)
+        values = values * size if size > 1 else values[: len(values) // fraction]
     elif what == "reshape":
         shape = tuple(random.sample(shape, len(shape)))
     elif what == "flatten":
@@ -169,11 +204,10 @@ def _damage_params(data: bytes, random: Random) -> Mutated:
         tensors.append((b"arg:more", 0, (2,), bytes(8)))
     if what not in ("drop", "double", "more"):
         tensors[index] = (name, kind, shape, values)
-    return f"params: {what} of tensor {index}", _join_params(tensors)[0]
+    return f"params: {what} of tensor {index}, {form}", params_bytes(tensors, form)
 
 
-def _damage_field(data: bytes, whole: bytes, fields: list[tuple[int, str]], random: Random) -> Mutated:
-    assert whole == data, "the file is not as MXNet 1.9.1 writes it"
+def _damage_field(data: bytes, fields: list[tuple[int, str]], random: Random) -> Mutated:
     at, form = random.choice(fields)
     (old,) = struct.unpack_from("<" + form, data, at)
     size = struct.calcsize(form)

@@ -104,7 +104,6 @@ PARAMETER_ATTACKS = {
     "empty": lambda data: data.clear(),
     "cut": lambda data: data.__delitem__(slice(len(data) - 1, None)),
     "longer": lambda data: data.extend(b"\0"),
-    "file magic": corrupt(0, "<Q", 0x113),
     "tensors: too many": corrupt(16, "<Q", 2**63),
     "tensors: one more": corrupt(16, "<Q", 8),
     "tensor magic": corrupt(24, "<I", 0xF993FAC8),
@@ -126,7 +125,9 @@ def test_a_parameter_file_that_is_not_sound_is_rejected(bundle, encoder, tmp_pat
     PARAMETER_ATTACKS[attack](data)
     encoder.params.write_bytes(data)
     sign(bundle)
-    check_both_reject(bundle, ["encoder-0000.params", "is damaged", "export the network again"], tmp_path)
+    check_both_reject(
+        bundle, ["encoder-0000.params", "is damaged", "copy the file again and compare its digest"], tmp_path
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,14 +139,14 @@ def test_a_parameter_file_that_is_not_sound_is_rejected(bundle, encoder, tmp_pat
         (lambda a: a.update({"aux:quantizer_codebook": a.pop("arg:quantizer_codebook")}), "wrong prefix"),
         (lambda a: a.update({"arg:encoder_conv1_bias": np.ones(63)}), "wrong shape: encoder_conv1_bias"),
         (lambda a: a["arg:encoder_conv0_weight"].fill(np.nan), "encoder_conv0_weight"),
-        (lambda a: a.update({"encoder_conv1_bias": a.pop("arg:encoder_conv1_bias")}), "does not begin with arg:"),
+        (lambda a: a.update({"encoder_conv1_bias": a["arg:encoder_conv1_bias"]}), "with and without the prefix"),
     ],
-    ids=["missing", "unknown", "twice", "prefix", "shape", "NaN", "no prefix"],
+    ids=["missing", "unknown", "twice", "prefix", "shape", "NaN", "twice without a prefix"],
 )
 def test_parameters_that_do_not_fit_the_graph_are_named(bundle, encoder, tmp_path, change, words):
     alter_parameters(encoder.params, change)
     sign(bundle)
-    check_both_reject(bundle, ["encoder-0000.params", words, "export the network again"], tmp_path)
+    check_both_reject(bundle, ["encoder-0000.params", words], tmp_path)
 
 
 GRAPH_ATTACKS = {

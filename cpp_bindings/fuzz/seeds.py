@@ -16,6 +16,9 @@ import PIL.Image
 from vqvae_gluon.artifacts.parameters import read_parameters
 from vqvae_gluon.compat import mx
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "parity_tests"))
+from mutate import PARAMS_FORMS, params_bytes
+
 BUNDLE = Path(__file__).resolve().parents[2] / "pretrained" / "mnist"
 
 
@@ -35,7 +38,7 @@ def write_seeds(directory: Path) -> None:
 
 
 def _parameters(directory: Path) -> dict[str, bytes]:
-    """The encoder's tensors, four values of each; and one of every type."""
+    """The encoder's tensors, four values of each, in every form; and one of every type."""
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "parameters.tmp"
     files = {}
@@ -46,7 +49,9 @@ def _parameters(directory: Path) -> dict[str, bytes]:
         mx.nd.save(str(path), {key: mx.nd.array(value, dtype=value.dtype) for key, value in arrays.items()})
         files[name] = path.read_bytes()
     path.unlink()
-    return files
+    small = [(name.encode(), 0, value.shape, value.tobytes()) for name, value in cut.items()]
+    small += [(b"bare", 4, (2, 3), np.arange(6, dtype=np.int32).tobytes())]
+    return files | {form: params_bytes(small, form) for form in PARAMS_FORMS}
 
 
 def _arrays() -> dict[str, bytes]:

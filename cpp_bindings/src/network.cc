@@ -172,6 +172,7 @@ class Network::Impl {
     prove(graph_);
     arguments_ = mxnet::names(api().MXSymbolListArguments, handle, bound_.file);
     auxiliaries_ = mxnet::names(api().MXSymbolListAuxiliaryStates, handle, bound_.file);
+    network.parameters = full_names(std::move(network.parameters), arguments_, auxiliaries_, params_file_);
     bind("arg:", arguments_, &network.parameters, inputs);
     bind("aux:", auxiliaries_, &network.parameters, inputs);
     for (const auto& [name, tensor] : network.parameters) {

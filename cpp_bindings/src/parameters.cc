@@ -1,5 +1,7 @@
 #include "vqvae/parameters.hpp"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -11,24 +13,53 @@ namespace vqvae {
 namespace {
 
 constexpr std::uint64_t kFileMagic = 0x112;
-constexpr std::uint32_t kTensorMagic = 0xF993FAC9;
-constexpr std::uint32_t kOldTensorMagic = 0xF993FAC8;  // Until MXNet 0.12; has no storage type.
+constexpr std::uint32_t kNumpyMagic = 0xF993FACA;      // Under NumPy's rules for shapes.
+constexpr std::uint32_t kTensorMagic = 0xF993FAC9;     // Since MXNet 0.12.
+constexpr std::uint32_t kOldTensorMagic = 0xF993FAC8;  // Before; has no storage type. In 2016 there was no magic.
 constexpr std::int32_t kDense = 0;
+constexpr std::int32_t kRowSparse = 1;
+constexpr std::int32_t kCsr = 2;
 constexpr std::int32_t kCpu = 1;  // The device.
-constexpr std::int32_t kMaxDimensions = 32;
+constexpr std::uint32_t kMaxDimensions = 32;
+constexpr std::int64_t kMaxElements = 0x7fffffff;  // MXNet counts them in 31 bits.
 constexpr std::uint64_t kMaxNameBytes = 4096;
 // The least that a tensor and a name take.
-constexpr std::uint64_t kMinTensorBytes = 24;
+constexpr std::uint64_t kMinTensorBytes = 20;
 constexpr std::uint64_t kMinNameBytes = 8;
+// What a tensor takes beside its extents and values, as it is written here.
+constexpr std::size_t kWrittenBytes = 24;
+// What the dense forms of all sparse tensors of a file may take: so many times the file, and so many bytes.
+constexpr std::size_t kDenseFactor = 16;
+constexpr std::size_t kDenseSpare = std::size_t{32} << 20;
+
+constexpr const char* kDamaged = "copy the file again and compare its digest";
+constexpr const char* kWanted = "give the .params file that net.export(prefix) writes";
+
+// Types that MXNet knows and no runtime here takes: name and bytes of a value. The first has the number 7.
+struct OtherType {
+  const char* name;
+  std::size_t size;
+};
+constexpr std::int32_t kFirstOtherType = 7;
+constexpr std::array<OtherType, 6> kOtherTypes = {
+    {{"bool", 1}, {"int16", 2}, {"uint16", 2}, {"uint32", 4}, {"uint64", 8}, {"bfloat16", 2}}};
+
+bool is_usable(std::int32_t flag) { return is_dtype(flag) && flag < kFirstOtherType; }
+
+// How files of other kinds begin.
+constexpr std::array<std::pair<const char*, const char*>, 4> kOtherFiles = {
+    {{"PK\x03\x04", "a zip archive, such as an .npz file"},
+     {"\x93NUMPY", "an .npy file"},
+     {"{", "JSON, such as a symbol file"},
+     {"version https://git-lfs", "a pointer of Git LFS, which 'git lfs pull' replaces by the file"}}};
 
 // Takes values off the front of a buffer and never past its end.
 class Reader {
  public:
   Reader(const Bytes& bytes, const std::string& name) : next_(bytes.data()), left_(bytes.size()), name_(name) {}
 
-  InputError damaged(const std::string& why) const {
-    return {name_, "is damaged: " + why + "; export the network again"};
-  }
+  InputError damaged(const std::string& why) const { return {name_, "is damaged: " + why + "; " + kDamaged}; }
+  InputError refused(const std::string& why) const { return {name_, why}; }
 
   std::size_t left() const { return left_; }
 
@@ -65,35 +96,199 @@ class Reader {
   const std::string& name_;
 };
 
-Tensor read_tensor(Reader* reader) {
-  const auto magic = reader->take<std::uint32_t>();
-  const bool dense = magic == kOldTensorMagic || (magic == kTensorMagic && reader->take<std::int32_t>() == kDense);
-  const auto dimensions = reader->take<std::int32_t>();
-  if (!dense) {
-    throw reader->damaged("a tensor is not a dense one as MXNet 1.x writes it");
-  }
-  if (dimensions < 1 || dimensions > kMaxDimensions) {
-    throw reader->damaged("a tensor has " + std::to_string(dimensions) + " dimensions");
-  }
-  Tensor tensor;
-  std::uint64_t elements = 1;
-  for (std::int32_t i = 0; i < dimensions; ++i) {
-    const auto extent = reader->take<std::int64_t>();
-    if (extent < 1 || static_cast<std::uint64_t>(extent) > reader->left() / elements) {
-      throw reader->damaged("a tensor has an extent of " + std::to_string(extent));
+// Indices of a sparse tensor in a file, of type int32 or int64.
+struct Indices {
+  DType dtype = DType::kInt64;
+  std::int64_t size = 0;
+  const std::uint8_t* data = nullptr;
+
+  std::int64_t at(std::int64_t i) const {
+    std::int64_t wide = 0;
+    std::int32_t narrow = 0;
+    if (dtype == DType::kInt32) {
+      std::memcpy(&narrow, data + i * static_cast<std::int64_t>(sizeof narrow), sizeof narrow);
+      return narrow;
     }
-    elements *= static_cast<std::uint64_t>(extent);
-    tensor.shape.push_back(extent);
+    std::memcpy(&wide, data + i * static_cast<std::int64_t>(sizeof wide), sizeof wide);
+    return wide;
+  }
+};
+
+// A tensor as the file has it. `kept` is the shape of the values that are stored.
+struct Stored {
+  std::int32_t storage = kDense;
+  std::int32_t flag = 0;
+  Shape shape;
+  Shape kept;
+  const std::uint8_t* values = nullptr;
+  std::vector<Indices> indices;  // Rows of row_sparse; beginnings of rows, and columns, of csr.
+
+  const char* storage_name() const { return storage == kRowSparse ? "row_sparse" : "csr"; }
+  std::size_t item_bytes() const {
+    return is_usable(flag) ? item_size(static_cast<DType>(flag))
+                           : kOtherTypes.at(static_cast<std::size_t>(flag - kFirstOtherType)).size;
+  }
+  std::size_t dense_bytes() const { return element_count(shape) * item_bytes(); }
+};
+
+void put_extent(Reader* reader, std::int64_t extent, std::int64_t lowest, std::int64_t* elements, Shape* shape) {
+  if (extent < lowest || extent > kMaxElements || (*elements *= std::max<std::int64_t>(extent, 1)) > kMaxElements) {
+    throw reader->damaged("a tensor has an extent of " + std::to_string(extent));
+  }
+  shape->push_back(extent);
+}
+
+void check_dimensions(const Reader& reader, std::int64_t dimensions) {
+  if (dimensions < 1 || dimensions > kMaxDimensions) {
+    throw reader.damaged("a tensor has " + std::to_string(dimensions) + " dimensions");
+  }
+}
+
+Shape read_shape(Reader* reader, std::int64_t lowest, bool scalars) {
+  const auto dimensions = reader->take<std::int32_t>();
+  Shape shape;
+  if (scalars && dimensions == 0) return shape;
+  check_dimensions(*reader, dimensions);
+  std::int64_t elements = 1;
+  for (std::int32_t i = 0; i < dimensions; ++i) {
+    put_extent(reader, reader->take<std::int64_t>(), lowest, &elements, &shape);
+  }
+  return shape;
+}
+
+// Of files without a magic number: the number of dimensions has been read in its place.
+Shape read_first_shape(Reader* reader, std::uint32_t dimensions) {
+  check_dimensions(*reader, dimensions);
+  Shape shape;
+  std::int64_t elements = 1;
+  for (std::uint32_t i = 0; i < dimensions; ++i) {
+    put_extent(reader, reader->take<std::uint32_t>(), 1, &elements, &shape);
+  }
+  return shape;
+}
+
+Indices read_index_layout(Reader* reader) {
+  const auto flag = reader->take<std::int32_t>();
+  const Shape shape = read_shape(reader, 0, false);
+  Indices indices;
+  if ((flag != static_cast<int>(DType::kInt32) && flag != static_cast<int>(DType::kInt64)) || shape.size() != 1) {
+    throw reader->damaged("the indices of a tensor have the type " + std::to_string(flag) + " and the shape " +
+                          to_string(shape));
+  }
+  indices.dtype = static_cast<DType>(flag);
+  indices.size = shape[0];
+  return indices;
+}
+
+// The shape of the values that a sparse tensor stores. The number of indices says how many rows there are: the first
+// extent that MXNet writes may be older than the values.
+Shape kept_shape(const Stored& tensor, const Reader& reader) {
+  Shape kept = {tensor.indices.back().size};
+  if (tensor.storage == kRowSparse) kept.insert(kept.end(), tensor.shape.begin() + 1, tensor.shape.end());
+  const Shape& told = tensor.kept;
+  bool fits = told.size() == kept.size() && std::equal(kept.begin() + 1, kept.end(), told.begin() + 1);
+  if (tensor.storage == kRowSparse) {
+    fits = fits && tensor.indices[0].size <= tensor.shape[0];
+  } else {
+    fits = fits && tensor.shape.size() == 2 && tensor.indices[0].size == tensor.shape[0] + 1;
+  }
+  if (!fits) {
+    throw reader.damaged(std::string("the parts of a ") + tensor.storage_name() + " tensor do not fit together");
+  }
+  return kept;
+}
+
+Stored read_tensor(Reader* reader) {
+  const auto magic = reader->take<std::uint32_t>();
+  const bool numpy = magic == kNumpyMagic;
+  Stored tensor;
+  if (magic == kTensorMagic || numpy) {
+    tensor.storage = reader->take<std::int32_t>();
+    if (tensor.storage < kDense || tensor.storage > (numpy ? kDense : kCsr)) {
+      throw reader->damaged("a tensor has the unknown storage type " + std::to_string(tensor.storage));
+    }
+    if (tensor.storage != kDense) tensor.kept = read_shape(reader, 0, false);
+    tensor.shape = read_shape(reader, numpy ? 0 : 1, numpy);
+  } else {
+    tensor.shape = magic == kOldTensorMagic ? read_shape(reader, 1, false) : read_first_shape(reader, magic);
   }
   reader->bytes(2 * sizeof(std::int32_t));  // The device that it was saved from.
-  const auto flag = reader->take<std::int32_t>();
-  if (!is_dtype(flag) || flag == static_cast<int>(DType::kBool)) {
-    throw reader->damaged("a tensor has the unknown type " + std::to_string(flag));
+  tensor.flag = reader->take<std::int32_t>();
+  if (tensor.flag < 0 || tensor.flag >= kFirstOtherType + static_cast<std::int32_t>(kOtherTypes.size())) {
+    throw reader->damaged("a tensor has the unknown type " + std::to_string(tensor.flag));
   }
-  tensor.dtype = static_cast<DType>(flag);
-  const std::uint64_t size = elements * item_size(tensor.dtype);
-  const std::uint8_t* values = reader->bytes(size);
-  tensor.data.assign(values, values + size);
+  for (std::int32_t i = 0; i < tensor.storage; ++i) tensor.indices.push_back(read_index_layout(reader));
+  tensor.kept = tensor.storage == kDense ? tensor.shape : kept_shape(tensor, *reader);
+  tensor.values = reader->bytes(element_count(tensor.kept) * tensor.item_bytes());
+  for (Indices& indices : tensor.indices) {
+    indices.data = reader->bytes(static_cast<std::uint64_t>(indices.size) * item_size(indices.dtype));
+  }
+  return tensor;
+}
+
+// An index below a limit and above the one before it.
+std::int64_t next_index(const Reader& reader, std::int64_t index, std::int64_t before, std::int64_t limit,
+                        const std::string& name) {
+  if (index < 0 || index >= limit) throw reader.damaged("an index of " + name + " is outside of its shape");
+  if (index <= before) throw reader.damaged("the indices of " + name + " are not in order");
+  return index;
+}
+
+void fill_rows(const Stored& stored, const Reader& reader, const std::string& name, Tensor* tensor) {
+  const Indices& rows = stored.indices[0];
+  const std::size_t bytes = stored.dense_bytes() / static_cast<std::size_t>(stored.shape[0]);  // Of a row.
+  std::int64_t row = -1;
+  for (std::int64_t i = 0; i < rows.size; ++i) {
+    row = next_index(reader, rows.at(i), row, stored.shape[0], name);
+    std::memcpy(tensor->data.data() + row * bytes, stored.values + i * bytes, bytes);
+  }
+}
+
+void fill_csr(const Stored& stored, const Reader& reader, const std::string& name, Tensor* tensor) {
+  const Indices& begins = stored.indices[0];
+  const Indices& columns = stored.indices[1];
+  const std::size_t bytes = stored.item_bytes();
+  std::int64_t at = 0;
+  for (std::int64_t row = 0; row < stored.shape[0]; ++row) {
+    const std::int64_t end = begins.at(row + 1);
+    if (begins.at(0) != 0 || end < at || end > columns.size) {
+      throw reader.damaged("the rows of " + name + " do not begin one behind the other");
+    }
+    std::int64_t column = -1;
+    for (; at < end; ++at) {
+      column = next_index(reader, columns.at(at), column, stored.shape[1], name);
+      std::memcpy(tensor->data.data() + (row * stored.shape[1] + column) * bytes, stored.values + at * bytes, bytes);
+    }
+  }
+  if (at != columns.size) throw reader.damaged("the rows of " + name + " do not begin one behind the other");
+}
+
+// Refuse a type that no runtime takes, and a sparse tensor whose dense form takes more bytes than that.
+void require_usable(const Stored& stored, const Reader& reader, const std::string& name, std::size_t allowance) {
+  if (!is_usable(stored.flag)) {
+    throw reader.refused("holds " + name + " in " +
+                         kOtherTypes.at(static_cast<std::size_t>(stored.flag - kFirstOtherType)).name +
+                         ", which is not supported; cast it to float32 before net.export(prefix)");
+  }
+  if (stored.storage != kDense && stored.dense_bytes() > allowance) {
+    throw reader.refused("holds " + name + " as " + stored.storage_name() + " of the shape " + to_string(stored.shape) +
+                         ", whose dense form takes " + std::to_string(stored.dense_bytes()) + " bytes, more than " +
+                         std::to_string(kDenseFactor) + " times the file and " + std::to_string(kDenseSpare >> 20U) +
+                         " MiB; store it dense, by tostype('default')");
+  }
+}
+
+Tensor make_dense(const Stored& stored, const Reader& reader, const std::string& name) {
+  const auto dtype = static_cast<DType>(stored.flag);
+  if (stored.storage != kDense) {
+    Tensor tensor(dtype, stored.shape);
+    (stored.storage == kRowSparse ? fill_rows : fill_csr)(stored, reader, name, &tensor);
+    return tensor;
+  }
+  Tensor tensor;
+  tensor.dtype = dtype;
+  tensor.shape = stored.shape;
+  tensor.data.assign(stored.values, stored.values + stored.dense_bytes());
   return tensor;
 }
 
@@ -101,41 +296,88 @@ std::string read_name(Reader* reader) {
   const auto length = reader->take<std::uint64_t>();
   if (length > kMaxNameBytes) throw reader->damaged("a name is " + std::to_string(length) + " bytes long");
   const auto* text = reinterpret_cast<const char*>(reader->bytes(length));
-  std::string name(text, text + length);
-  const std::string prefix = name.substr(0, 4);
-  if ((prefix != "arg:" && prefix != "aux:") || name.size() == 4) {
-    throw reader->damaged("the name '" + name + "' does not begin with arg: or aux:");
+  return {text, text + length};
+}
+
+void read_magic(Reader* reader, const Bytes& bytes) {
+  std::array<std::uint64_t, 2> magic = {kFileMagic, 0};
+  const std::size_t size = std::min(bytes.size(), sizeof magic);
+  if (std::memcmp(bytes.data(), magic.data(), size) != 0) {
+    const char* kind = "a file of another kind";
+    for (const auto& [begin, other] : kOtherFiles) {
+      const std::size_t length = std::strlen(begin);
+      if (bytes.size() >= length && std::memcmp(bytes.data(), begin, length) == 0) kind = other;
+    }
+    throw reader->refused(std::string("does not begin as a .params file of MXNet does: it is ") + kind + "; " +
+                          kWanted);
   }
-  return name;
+  reader->bytes(sizeof magic);
 }
 
 }  // namespace
 
 Parameters parse_parameters(const Bytes& bytes, const std::string& name) {
   Reader reader(bytes, name);
-  if (bytes.size() < 16 || reader.take<std::uint64_t>() != kFileMagic || reader.take<std::uint64_t>() != 0) {
-    throw reader.damaged("it does not begin as a .params file");
-  }
-  std::vector<Tensor> tensors;
+  read_magic(&reader, bytes);
+  std::vector<Stored> tensors;
   for (std::uint64_t left = reader.count(kMinTensorBytes); left > 0; --left) tensors.push_back(read_tensor(&reader));
-  const std::uint64_t names = reader.count(kMinNameBytes);
-  if (names != tensors.size()) {
-    throw reader.damaged("it has " + std::to_string(tensors.size()) + " tensors and " + std::to_string(names) +
+  std::vector<std::string> names;
+  for (std::uint64_t left = reader.count(kMinNameBytes); left > 0; --left) names.push_back(read_name(&reader));
+  if (reader.left() > 0) throw reader.damaged(std::to_string(reader.left()) + " bytes follow its end");
+  if (names.empty() && !tensors.empty()) {
+    throw reader.refused("is a list of " + std::to_string(tensors.size()) +
+                         " tensors without names, which fit no graph; " + kWanted);
+  }
+  if (names.size() != tensors.size()) {
+    throw reader.damaged("it has " + std::to_string(tensors.size()) + " tensors and " + std::to_string(names.size()) +
                          " names");
   }
+  std::size_t allowance = kDenseFactor * bytes.size() + kDenseSpare;
   Parameters parameters;
-  for (Tensor& tensor : tensors) {
-    if (!parameters.emplace(read_name(&reader), std::move(tensor)).second) throw reader.damaged("a name occurs twice");
+  for (std::size_t i = 0; i < names.size(); ++i) {
+    require_usable(tensors[i], reader, names[i], allowance);
+    if (tensors[i].storage != kDense) allowance -= tensors[i].dense_bytes();
+    if (!parameters.emplace(names[i], make_dense(tensors[i], reader, names[i])).second) {
+      throw reader.damaged("a name occurs twice");
+    }
   }
-  if (reader.left() > 0) throw reader.damaged(std::to_string(reader.left()) + " bytes follow its end");
   return parameters;
 }
+
+Parameters full_names(Parameters parameters, const std::vector<std::string>& arguments,
+                      const std::vector<std::string>& auxiliaries, const std::string& file) {
+  const auto is_among = [](const std::vector<std::string>& names, const std::string& name) {
+    return std::find(names.begin(), names.end(), name) != names.end();
+  };
+  std::vector<std::string> strange;
+  for (const auto& [name, tensor] : parameters) {
+    if (!has_prefix(name) && !is_among(arguments, name) && !is_among(auxiliaries, name)) strange.push_back(name);
+  }
+  const auto is_path = [](const std::string& name) { return name.find('.') != std::string::npos; };
+  if (!strange.empty() &&
+      (strange.size() == parameters.size() || std::any_of(strange.begin(), strange.end(), is_path))) {
+    throw InputError(file, "is not of an export: it has '" + strange.front() +
+                               "', and the graph takes no parameter of this name; net.save_parameters() writes such "
+                               "files, for load_parameters() alone: deploy the file that net.export(prefix) writes");
+  }
+  Parameters full;
+  for (auto& [name, tensor] : parameters) {
+    const std::string called = has_prefix(name) ? name : (is_among(auxiliaries, name) ? "aux:" : "arg:") + name;
+    if (!full.emplace(called, std::move(tensor)).second) {
+      throw InputError(file,
+                       std::string("has a parameter twice, with and without the prefix arg: or aux:; ") + kWanted);
+    }
+  }
+  return full;
+}
+
+bool has_prefix(const std::string& name) { return name.rfind("arg:", 0) == 0 || name.rfind("aux:", 0) == 0; }
 
 Bytes parameters_bytes(Parameters parameters) {
   std::size_t size = 4 * sizeof(std::uint64_t);
   for (const auto& [name, tensor] : parameters) {
     size +=
-        kMinTensorBytes + tensor.shape.size() * sizeof(std::int64_t) + tensor.data.size() + kMinNameBytes + name.size();
+        kWrittenBytes + tensor.shape.size() * sizeof(std::int64_t) + tensor.data.size() + kMinNameBytes + name.size();
   }
   Bytes bytes;
   bytes.reserve(size);

@@ -4,6 +4,9 @@
 
 #include <cstring>
 #include <limits>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "support.hpp"
 #include "vqvae/error.hpp"
@@ -67,9 +70,10 @@ TEST_CASE("counts and extents that the file cannot hold are rejected") {
   }
 }
 
-TEST_CASE("what is no dense tensor is rejected") {
+TEST_CASE("a tensor of another form than its magic number says is rejected") {
   check_rejected(with<std::uint32_t>(kMagic, 0xF993FAC8));
-  check_rejected(with<std::int32_t>(kStorage, 1));
+  check_rejected(with<std::uint32_t>(kMagic, 4));
+  for (const std::int32_t storage : {-1, 1, 2, 3}) check_rejected(with(kStorage, storage));
 }
 
 TEST_CASE("a tensor as old versions wrote it, without a storage type, is read") {
@@ -86,12 +90,31 @@ TEST_CASE("a tensor as old versions wrote it, without a storage type, is read") 
   check_rejected(bytes);
 }
 
-TEST_CASE("names must be of arguments or auxiliary states, and unique") {
-  const std::string whole(reinterpret_cast<const char*>(pretrained().data()), pretrained().size());
-  std::string text = whole;
-  text.replace(text.find("arg:encoder_conv0_bias"), 3, "bad");
-  check_rejected(to_bytes(text));
-  text = whole;
+TEST_CASE("a name without a prefix is what the graph takes by this name") {
+  const std::vector<std::string> arguments = {"weight"};
+  const std::vector<std::string> auxiliaries = {"mean"};
+  const vqvae::Tensor one(vqvae::DType::kFloat32, {1});
+  const auto names = [&](const std::vector<std::string>& stored) {
+    vqvae::Parameters parameters;
+    for (const std::string& name : stored) parameters.emplace(name, one);
+    std::string found;
+    for (const auto& [name, tensor] : vqvae::full_names(std::move(parameters), arguments, auxiliaries, "x")) {
+      found += name + " ";
+    }
+    return found;
+  };
+  CHECK(names({"weight", "mean"}) == "arg:weight aux:mean ");
+  CHECK(names({"arg:weight", "mean"}) == "arg:weight aux:mean ");
+  CHECK(names({"aux:weight", "arg:stray"}) == "arg:stray aux:weight ");
+  CHECK(names({"weight", "stray"}) == "arg:stray arg:weight ");
+  CHECK_THROWS_AS(names({"weight", "arg:weight"}), vqvae::InputError);
+  CHECK_THROWS_AS(names({"0.weight"}), vqvae::InputError);
+  CHECK_THROWS_AS(names({"weight", "0.weight"}), vqvae::InputError);
+  CHECK_THROWS_AS(names({"bias"}), vqvae::InputError);
+}
+
+TEST_CASE("names must be unique") {
+  std::string text(reinterpret_cast<const char*>(pretrained().data()), pretrained().size());
   text.replace(text.find("arg:encoder_conv1_bias"), 22, "arg:encoder_conv0_bias");
   check_rejected(to_bytes(text));
 }

@@ -9,7 +9,7 @@ import numpy as np
 
 from vqvae_gluon.artifacts.bundle import GraphFiles, graph_files
 from vqvae_gluon.artifacts.graph import Graph, Output, parse_graph, read_graph
-from vqvae_gluon.artifacts.parameters import read_parameters
+from vqvae_gluon.artifacts.parameters import full_names, has_prefix, read_parameters
 from vqvae_gluon.artifacts.proof import prove
 from vqvae_gluon.compat import mx, mxnet_reason
 from vqvae_gluon.errors import InputError
@@ -44,6 +44,7 @@ class Network:
         graph: what MXNet makes of the file: old files are brought up to date, names are unique.
         visible: how many outputs every node has, by name.
         parameters: tensors by full name, ``arg:...`` and ``aux:...``.
+        lost: names in the file that lack the prefix; programs other than Gluon ignore such parameters.
     """
 
     files: GraphFiles
@@ -51,6 +52,7 @@ class Network:
     graph: Graph
     visible: dict[str, int]
     parameters: dict[str, np.ndarray]
+    lost: tuple[str, ...] = ()
 
     def tensor(self, output: Output) -> str:
         """What a trace calls an output: the node's name, or ``<node>:<k>`` where there are several."""
@@ -70,7 +72,7 @@ def read_network(files: GraphFiles) -> Network:
         InputError: a file is missing or not sound.
     """
     read_graph(files.symbol)  # MXNet follows references into memory that is not there.
-    parameters = read_parameters(files.params)
+    stored = read_parameters(files.params)
     try:
         symbol = mx.sym.load(str(files.symbol))
         graph = parse_graph(symbol.tojson(), files.symbol)
@@ -82,7 +84,9 @@ def read_network(files: GraphFiles) -> Network:
         ) from error
     except ValueError as error:
         raise InputError(files.symbol, f"is refused by MXNet ({error}); export the network again") from error
-    return Network(files, symbol, graph, Counter(output.name for output in internals), parameters)
+    parameters = full_names(stored, symbol.list_arguments(), symbol.list_auxiliary_states(), files.params)
+    lost = tuple(name for name in stored if not has_prefix(name))
+    return Network(files, symbol, graph, Counter(output.name for output in internals), parameters, lost)
 
 
 def write_network(graph: Graph, parameters: Mapping[str, np.ndarray], directory: Path) -> GraphFiles:

@@ -104,6 +104,11 @@ def open_feed(
     wanted = network.unbound()
     used = [spec for spec in specs if spec.name in wanted]
     notes += [f"the graph does not take the input {spec.name}" for spec in specs if spec not in used]
+    if network.lost:
+        notes.append(
+            f"{len(network.lost)} names in {network.files.params.name} have no prefix arg: or aux:; they are bound as "
+            "the graph takes them, as Gluon does, but MXPredCreate and others ignore them"
+        )
     named = {spec.name for spec in used}
     missing = [name for name in wanted if name not in named and not name.endswith("_label")]
     if missing and not specs:

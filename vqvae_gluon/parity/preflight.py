@@ -12,7 +12,7 @@ from vqvae_gluon.artifacts.fusion import misfused
 from vqvae_gluon.artifacts.graph import Graph, Node
 from vqvae_gluon.errors import InputError
 
-# Findings of these two causes are a divergence even if no image shows it: another network was deployed.
+# Findings of these causes are a divergence even if no image shows it: another network was deployed.
 PARAMETER_DIFFERS = "parameter differs"
 GRAPH_DIFFERS = "graph differs"
 PREFIX_LOST = "prefix lost"
@@ -61,6 +61,9 @@ def check_networks(ours: Network, theirs: Network, inputs: Mapping[str, tuple[in
     """
     findings = check_binding(theirs, inputs)
     if ours is not theirs:
+        if theirs.lost and not ours.lost:
+            detail = f"{theirs.lost[0]} has no prefix arg: or aux:, so that MXPredCreate and others do not bind it"
+            findings.append(Finding(PREFIX_LOST, theirs.files.params.name, detail))
         findings += _parameter_findings(ours.parameters, theirs.parameters)
         findings += _graph_findings(ours.graph, theirs.graph)
     return [dataclasses.replace(finding, stage=stage) for finding in findings]
@@ -98,9 +101,8 @@ def _parameter_findings(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.
 
 
 def unreadable(files: GraphFiles, error: InputError, stage: str) -> Finding:
-    """What is to be said of files that were refused: a parameter file whose names have no prefix, or a damaged one."""
-    lost = "does not begin with arg: or aux:" in str(error)
-    return Finding(PREFIX_LOST if lost else "file refused", files.params.name, str(error), stage)
+    """What is to be said of files that were refused."""
+    return Finding("file refused", files.params.name, str(error), stage)
 
 
 def difference(expected: np.ndarray, actual: np.ndarray) -> Optional[str]:

@@ -15,7 +15,7 @@ from vqvae_gluon.parity.metrics import NodeComparison
 
 AGREE, DIVERGE, INVALID = "agree", "diverge", "invalid"
 NONDETERMINISTIC, UNEXPLAINED = "nondeterministic", "unexplained"
-_DIVERGENCES = (preflight.PARAMETER_DIFFERS, preflight.GRAPH_DIFFERS)
+_DIVERGENCES = (preflight.PARAMETER_DIFFERS, preflight.GRAPH_DIFFERS, preflight.PREFIX_LOST)
 _PLACES = 4  # of causes without a name that are told
 
 

@@ -46,8 +46,9 @@ class GluonGraph:
             # The inputs' types are those of the arrays that are fed; nothing needs to be decided here.
             warnings.filterwarnings("ignore", message="Cannot decide type")
             self._block = mx.gluon.SymbolBlock(symbol, [mx.sym.var(name) for name in self._inputs])
-        if network.parameters:
-            self._block.collect_params().load(str(network.files.params), cast_dtype=True, dtype_source="saved")
+        bound = {name: mx.nd.array(values, dtype=values.dtype) for name, values in network.parameters.items()}
+        if bound:
+            self._block.collect_params().load_dict(bound, cast_dtype=True, dtype_source="saved")
         self._block.hybridize(static_alloc=True, static_shape=True)
         self._proved = False
 
