@@ -84,13 +84,13 @@ def test_a_wrong_digest_is_rejected(bundle, tmp_path, name):
     data = bytearray((bundle / name).read_bytes())
     data[len(data) // 2] ^= 1
     (bundle / name).write_bytes(data)
-    check_both_reject(bundle, [name, "its SHA-256 is not the manifest's", "export the network again"], tmp_path)
+    check_both_reject(bundle, [name, "its SHA-256 is not the manifest's", "copy the whole bundle again"], tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}', '{"format": 99}', "[" * 100_000])
 def test_a_manifest_that_is_not_sound_is_rejected(bundle, tmp_path, text):
     (bundle / "manifest.json").write_text(text)
-    check_both_reject(bundle, ["manifest.json", "export the network again"], tmp_path)
+    check_both_reject(bundle, ["manifest.json", "; copy the"], tmp_path)
 
 
 def corrupt(offset, layout, value):
@@ -130,23 +130,34 @@ def test_a_parameter_file_that_is_not_sound_is_rejected(bundle, encoder, tmp_pat
     )
 
 
+DEPLOY = "deploy the parameter file that net.export(prefix) wrote with this graph"
+
+
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "words", "remedy"),
     [
-        (lambda a: a.pop("arg:encoder_conv1_bias"), "parameter missing: encoder_conv1_bias"),
-        (lambda a: a.update({"arg:stray": np.ones(3)}), "parameter unknown: arg:stray"),
-        (lambda a: a.update({"aux:encoder_conv1_bias": np.ones(64)}), "parameter unknown: aux:encoder_conv1_bias"),
-        (lambda a: a.update({"aux:quantizer_codebook": a.pop("arg:quantizer_codebook")}), "wrong prefix"),
-        (lambda a: a.update({"arg:encoder_conv1_bias": np.ones(63)}), "wrong shape: encoder_conv1_bias"),
-        (lambda a: a["arg:encoder_conv0_weight"].fill(np.nan), "encoder_conv0_weight"),
-        (lambda a: a.update({"encoder_conv1_bias": a["arg:encoder_conv1_bias"]}), "with and without the prefix"),
+        (lambda a: a.pop("arg:encoder_conv1_bias"), "parameter missing: encoder_conv1_bias", DEPLOY),
+        (lambda a: a.update({"arg:stray": np.ones(3)}), "parameter unknown: arg:stray", DEPLOY),
+        (lambda a: a.update({"aux:encoder_conv1_bias": np.ones(64)}), "unknown: aux:encoder_conv1_bias", DEPLOY),
+        (
+            lambda a: a.update({"aux:quantizer_codebook": a.pop("arg:quantizer_codebook")}),
+            "wrong prefix: quantizer_codebook",
+            "store arguments as arg: and auxiliary states as aux:",
+        ),
+        (lambda a: a.update({"arg:encoder_conv1_bias": np.ones(63)}), "wrong shape: encoder_conv1_bias", DEPLOY),
+        (lambda a: a["arg:encoder_conv0_weight"].fill(np.nan), "encoder_conv0_weight", "take a checkpoint of before"),
+        (
+            lambda a: a.update({"encoder_conv1_bias": a["arg:encoder_conv1_bias"]}),
+            "with and without the prefix",
+            "net.export(prefix) writes",
+        ),
     ],
     ids=["missing", "unknown", "twice", "prefix", "shape", "NaN", "twice without a prefix"],
 )
-def test_parameters_that_do_not_fit_the_graph_are_named(bundle, encoder, tmp_path, change, words):
+def test_parameters_that_do_not_fit_the_graph_are_named(bundle, encoder, tmp_path, change, words, remedy):
     alter_parameters(encoder.params, change)
     sign(bundle)
-    check_both_reject(bundle, ["encoder-0000.params", words], tmp_path)
+    check_both_reject(bundle, ["encoder-0000.params", words, remedy], tmp_path)
 
 
 GRAPH_ATTACKS = {
@@ -177,7 +188,7 @@ def test_a_graph_that_is_not_sound_is_rejected(bundle, encoder, tmp_path, attack
     encoder.symbol.write_text(json.dumps(graph))
     sign(bundle)
     check_both_reject(
-        bundle, ["encoder-symbol.json", "is not a sound MXNet graph", "export the network again"], tmp_path
+        bundle, ["encoder-symbol.json", "is not a sound MXNet graph", "give the -symbol.json that net.export"], tmp_path
     )
 
 
@@ -228,13 +239,15 @@ def test_a_node_that_mxnet_would_not_make_is_rejected(bundle, encoder, tmp_path,
     NODE_ATTACKS[attack](graph)
     encoder.symbol.write_text(json.dumps(graph))
     sign(bundle)
-    check_both_reject(bundle, ["encoder-symbol.json: is refused by MXNet", "export the network again"], tmp_path)
+    known = attack != "operator that is not known"
+    remedy = "give the -symbol.json that net.export" if known else "MXNet 1.9.1 does not have it"
+    check_both_reject(bundle, ["encoder-symbol.json: is refused by MXNet", remedy], tmp_path)
 
 
 def test_graphs_that_do_not_give_what_the_manifest_says_are_rejected(bundle, tmp_path):
     path = bundle / "manifest.json"
     path.write_text(path.read_text().replace('"stride": 4', '"stride": 2'))
-    check_both_reject(bundle, ["encoder-symbol.json", "export the network again"], tmp_path)
+    check_both_reject(bundle, ["encoder-symbol.json", "copy the whole bundle again"], tmp_path)
 
 
 @pytest.mark.parametrize(

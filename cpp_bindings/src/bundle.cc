@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "document.hpp"
+#include "refusal.hpp"
 #include "vqvae/error.hpp"
 #include "vqvae/files.hpp"
 #include "vqvae/reach.hpp"
@@ -93,7 +94,9 @@ Export make_export(const Bytes& symbol, const std::filesystem::path& symbol_path
 void require_finite(const Export& network) {
   for (const auto& [name, tensor] : network.parameters) {
     if (count_nonfinite(tensor) > 0) {
-      throw InputError(network.params_name, name + " holds NaN or infinity; export the network again");
+      throw InputError(network.params_name, "non-finite value: " + name +
+                                                " holds NaN or infinity; take a checkpoint of before the training "
+                                                "diverged; if the original is finite, copy it again");
     }
   }
 }
@@ -148,9 +151,9 @@ Manifest parse_manifest(const Bytes& bytes, const std::string& name) {
   try {
     return check_manifest(document);
   } catch (const Json::exception& error) {
-    throw InputError(name, std::string("is not a sound manifest (") + error.what() + "); export the network again");
+    throw InputError(name, std::string("is not a sound manifest (") + error.what() + "); " + kCopyBundle);
   } catch (const Unsound& error) {
-    throw InputError(name, std::string("is not a sound manifest (") + error.what() + "); export the network again");
+    throw InputError(name, std::string("is not a sound manifest (") + error.what() + "); " + kCopyBundle);
   }
 }
 
@@ -169,8 +172,7 @@ Bundle read_bundle(const std::filesystem::path& directory, bool verify) {
     Bytes bytes = read_file(directory / file, limit);
     digests.push_back(sha256(bytes));
     if (verify && digests.back() != manifest->digests.at(file)) {
-      throw InputError((directory / file).string(),
-                       "its SHA-256 is not the manifest's; export the network again, or copy the whole bundle");
+      throw InputError((directory / file).string(), std::string("its SHA-256 is not the manifest's; ") + kCopyBundle);
     }
     return bytes;
   };

@@ -41,7 +41,7 @@ Structure measure(const Bytes& bytes) {
 nlohmann::json parse_document(const Bytes& bytes, const std::string& name) {
   const Structure structure = measure(bytes);
   const auto reject = [&name](const std::string& why) {
-    return InputError(name, "is not JSON that can be read" + why + "; export the network again");
+    return InputError(name, "is not JSON that can be read" + why + "; copy the file again and compare its digest");
   };
   if (structure.depth > kMaxDepth) throw reject(" (it is nested too deep)");
   if (structure.entries * kEntryBytes > 2 * bytes.size() + kSpareBytes) {

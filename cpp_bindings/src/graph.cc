@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "document.hpp"
+#include "refusal.hpp"
 #include "vqvae/error.hpp"
 
 namespace vqvae {
@@ -129,9 +130,9 @@ Graph parse_graph(const Bytes& bytes, const std::string& name) {
     Json document = parse_document(bytes, name);
     if (check_nodes(&document, &graph)) graph.json = document.dump();
   } catch (const Json::exception& error) {
-    throw InputError(name, std::string("is not a sound MXNet graph (") + error.what() + "); export the network again");
+    throw InputError(name, std::string("is not a sound MXNet graph (") + error.what() + "); " + kSymbolFile);
   } catch (const Unsound& error) {
-    throw InputError(name, std::string("is not a sound MXNet graph (") + error.what() + "); export the network again");
+    throw InputError(name, std::string("is not a sound MXNet graph (") + error.what() + "); " + kSymbolFile);
   }
   return graph;
 }

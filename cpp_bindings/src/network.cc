@@ -5,12 +5,14 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <regex>
 #include <set>
 #include <string>
 #include <utility>
 
 #include "engine.hpp"
 #include "mxnet.hpp"
+#include "refusal.hpp"
 #include "vqvae/error.hpp"
 
 namespace vqvae {
@@ -44,7 +46,7 @@ std::vector<Output> list_outputs(SymbolHandle symbol, const std::string& what) {
     const char* name = nullptr;
     int named = 0;
     check(api().MXSymbolGetName(output.get(), &name, &named), what);
-    if (named == 0) throw InputError(what, "has a node without a name; export the network again");
+    if (named == 0) throw InputError(what, std::string("has a node without a name; ") + kSymbolFile);
     outputs.push_back({name, counts[name]++, std::move(output)});
   }
   return outputs;
@@ -61,7 +63,37 @@ struct Inferred {
   std::vector<Shape> outputs;
 };
 
-Inferred infer(SymbolHandle symbol, const NamedShapeMap& inputs, const std::string& what) {
+bool is_reshape(const Node& node) {
+  return node.op == "Reshape" || node.op == "reshape" || node.op == "_np_reshape" || node.op == "_npx_reshape";
+}
+
+// What is to be said of a Reshape that does not take what it is fed.
+std::string reshape_refusal(const Node& node, const Shape& taken) {
+  const std::string shape = node.attribute("shape", node.attribute("newshape", ""));
+  const std::string why = "shapes do not fit: " + node.name + ": is a Reshape to " + shape + ", which does not take " +
+                          (taken.empty() ? "its input" : to_string(taken));
+  static const std::regex first(R"([(\[]\s*([1-9]\d*)\s*,.*)");
+  std::smatch match;
+  if (!std::regex_match(shape, match, first)) return why + "; feed inputs of the shapes that the graph was made for";
+  const std::string batch = match[1].str();
+  return why + ": it fixes the batch at " + batch + "; feed batches of " + batch +
+         ", or write 0 or -1 in place of the " + batch + " in the network and export it";
+}
+
+// Why MXNet finds no shapes.
+InputError no_shapes(const Graph& graph) {
+  const std::string reason = mxnet::last_error();
+  static const std::regex told("operator (\\S+?):");
+  std::smatch match;
+  if (std::regex_search(reason, match, told)) {
+    for (const Node& node : graph.nodes) {
+      if (node.name == match[1].str() && is_reshape(node)) return {graph.name, reshape_refusal(node, {})};
+    }
+  }
+  return {graph.name, "shapes do not fit: " + run_refusal(reason)};
+}
+
+Inferred infer(SymbolHandle symbol, const NamedShapeMap& inputs, const Graph& graph) {
   const mxnet::InUse use;
   mxnet::NamedShapes<int> shapes;
   for (const auto& [name, shape] : inputs) shapes.add(name, shape);
@@ -85,7 +117,7 @@ Inferred infer(SymbolHandle symbol, const NamedShapeMap& inputs, const std::stri
           symbol, shapes.size(), shapes.names.data(), shapes.begins.data(), shapes.extents.data(), &arguments.size,
           &arguments.dimensions, &arguments.shapes, &outputs.size, &outputs.dimensions, &outputs.shapes,
           &auxiliaries.size, &auxiliaries.dimensions, &auxiliaries.shapes, &complete) != 0) {
-    throw InputError(what, "shapes do not fit: " + mxnet::last_error());
+    throw no_shapes(graph);
   }
   return {arguments.known(), auxiliaries.known(), outputs.known()};
 }
@@ -94,7 +126,7 @@ Inferred infer(SymbolHandle symbol, const NamedShapeMap& inputs, const std::stri
 // input of a file into memory that is not there.
 std::size_t prove(const Node& node, const std::string& what) {
   const auto refuse = [&](const std::string& why) {
-    return InputError(what, "is refused by MXNet (" + node.name + ": " + why + "); export the network again");
+    return InputError(what, "is refused by MXNet: " + graph_refusal(node.name + ": " + why));
   };
   OpHandle op = nullptr;
   if (api().NNGetOpHandle(node.op.c_str(), &op) != 0) throw refuse("there is no operator " + node.op);
@@ -130,8 +162,8 @@ void prove(const Graph& graph) {
   const auto check_outputs = [&](const std::vector<Reference>& references) {
     for (const auto& [node, number] : references) {
       if (number >= counts[node]) {
-        throw InputError(graph.name, "is refused by MXNet (" + graph.nodes[node].name + " has no output " +
-                                         std::to_string(number) + "); export the network again");
+        throw InputError(graph.name, "is refused by MXNet: " + graph.nodes[node].name + " has no output " +
+                                         std::to_string(number) + "; " + kSymbolFile);
       }
     }
   };
@@ -163,7 +195,7 @@ class Network::Impl {
     const mxnet::InUse use;
     SymbolHandle handle = nullptr;
     if (api().MXSymbolCreateFromJSON(json_.c_str(), &handle) != 0) {
-      throw InputError(bound_.file, "is refused by MXNet (" + mxnet::last_error() + "); export the network again");
+      throw InputError(bound_.file, "is refused by MXNet: " + graph_refusal(mxnet::last_error()));
     }
     plain_.symbol.reset(handle);
     const char* text = "";
@@ -190,12 +222,12 @@ class Network::Impl {
   Estimate estimate(const NamedShapeMap& inputs) const {
     Estimate result;
     if (tapped_.outputs.empty()) return result;  // Nothing is computed.
-    for (const Shape& shape : infer(tapped_.symbol.get(), inputs, bound_.file).outputs) {
+    for (const Shape& shape : infer(tapped_.symbol.get(), inputs, graph_).outputs) {
       const std::size_t elements = shape.empty() ? 0 : element_count(shape);
       result.bytes += elements * kElementBytes;
       result.largest = std::max(result.largest, elements);
     }
-    result.outputs = infer(plain_.symbol.get(), inputs, bound_.file).outputs;
+    result.outputs = infer(plain_.symbol.get(), inputs, graph_).outputs;
     return result;
   }
 
@@ -228,7 +260,16 @@ class Network::Impl {
   };
 
   InputError misfit(const std::string& cause, const std::string& parameter, const std::string& why) const {
-    return {params_file_, cause + ": " + parameter + ": " + why + "; export the network again"};
+    const std::map<std::string, std::string> remedies = {
+        {"parameter missing",
+         "deploy the parameter file that net.export(prefix) wrote with this graph; an input or a label is fed by name"},
+        {"parameter unknown", "deploy the parameter file that net.export(prefix) wrote with this graph"},
+        {"wrong prefix", "store arguments as arg: and auxiliary states as aux:, as net.export(prefix) does"},
+        {"wrong shape",
+         "deploy the parameter file that net.export(prefix) wrote with this graph, or feed inputs of the shapes that "
+         "it "
+         "was made for"}};
+    return {params_file_, cause + ": " + parameter + ": " + why + "; " + remedies.at(cause)};
   }
 
   // Move the parameters that the graph wants under this prefix into MXNet; predict reads them as a file.
@@ -322,9 +363,9 @@ class Network::Impl {
     for (const auto& [name, tensor] : feed) fed.emplace(name, tensor->shape);
     if (estimate(fed).largest > kMaxElements) {
       throw InputError(bound_.file, "has a tensor of more than " + std::to_string(kMaxElements) +
-                                        " elements, which MXNet does not take; export the network again");
+                                        " elements, which MXNet does not take; feed smaller batches");
     }
-    const Inferred inferred = infer(plain_.symbol.get(), fed, bound_.file);
+    const Inferred inferred = infer(plain_.symbol.get(), fed, graph_);
     const auto compare = [this](const std::vector<Shape>& shapes, const std::vector<std::string>& names) {
       for (std::size_t i = 0; i < names.size(); ++i) {
         const auto parameter = bound_.parameters.find(names[i]);
@@ -337,6 +378,28 @@ class Network::Impl {
     };
     compare(inferred.arguments, arguments_);
     compare(inferred.auxiliaries, auxiliaries_);
+    check_reshapes(std::move(fed));
+  }
+
+  // Refuse a Reshape whose output has not as many elements as its input: MXNet would go on, and read memory that is not
+  // there.
+  void check_reshapes(NamedShapeMap known) const {
+    if (tapped_.outputs.empty()) return;
+    for (const std::string& name : arguments_) {
+      const auto parameter = bound_.parameters.find(name);
+      if (parameter != bound_.parameters.end()) known.emplace(name, parameter->second.shape);
+    }
+    const std::vector<Shape> outputs = infer(tapped_.symbol.get(), known, graph_).outputs;
+    for (std::size_t i = 0; i < outputs.size(); ++i) known.emplace(tapped_.outputs[i].first, outputs[i]);
+    for (const Node& node : graph_.nodes) {
+      if (!is_reshape(node)) continue;
+      const auto taken = known.find(graph_.nodes[node.inputs[0].first].name);
+      if (taken == known.end() || taken->second.empty()) continue;
+      const Shape& made = known[node.name];
+      if (made.empty() || element_count(made) != element_count(taken->second)) {
+        throw InputError(bound_.file, reshape_refusal(node, taken->second));
+      }
+    }
   }
 
   // The first run of a graph is a part of its proof: what MXNet refuses there is the file's fault.
@@ -349,12 +412,14 @@ class Network::Impl {
         sink({name, op, std::move(value)});
       });
     } catch (const RuntimeFailure& failure) {
-      const std::string why = failure.what();
+      std::set<std::string> types;
+      for (const auto& [name, tensor] : feed) types.insert(dtype_name(tensor->dtype));
+      const std::string why = "cannot be run: " + run_refusal(failure.why(), types);
       const bool memory = why.find("emory") != std::string::npos;
       // An engine that was asked to fuse fails for reasons of its own.
       const bool fuses = fusion_ == Fusion::kMXNet && has_mxnet_fusion(engine_);
-      if (plan->proved || handed_over || memory || fuses) throw;
-      throw InputError(bound_.file, "cannot be run (" + why + "); export the network again");
+      if (plan->proved || handed_over || memory || fuses) throw RuntimeFailure(bound_.file, why);
+      throw InputError(bound_.file, why);
     }
     plan->proved = true;
   }

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "refusal.hpp"
 #include "tiles.hpp"
 #include "vqvae/error.hpp"
 #include "vqvae/image.hpp"
@@ -62,7 +63,7 @@ class Half {
     const auto [given, wanted] = shapes_(kSome);
     if (outputs.size() != 1 || outputs[0] != wanted) {
       throw InputError(name_, "gives " + (outputs.empty() ? "nothing" : to_string(outputs[0])) + " for " +
-                                  to_string(given) + ", not " + to_string(wanted) + "; export the network again");
+                                  to_string(given) + ", not " + to_string(wanted) + "; " + kCopyBundle);
     }
   }
 
@@ -75,8 +76,8 @@ class Half {
     const bool fits = outputs.size() == 1 && outputs[0].dtype == dtype && outputs[0].shape.size() == wanted.size() &&
                       (!prove_ || outputs[0].shape == wanted);
     if (!fits) {
-      throw InputError(name_, std::string("does not give ") + dtype_name(dtype) + " " + to_string(wanted) +
-                                  "; export the network again");
+      throw InputError(
+          name_, std::string("does not give ") + dtype_name(dtype) + " " + to_string(wanted) + "; " + kCopyBundle);
     }
     return std::move(outputs.front());
   }

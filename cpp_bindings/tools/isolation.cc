@@ -48,6 +48,8 @@ int isolated(const std::string& what, const std::function<int()>& work) {
     static_cast<void>(std::signal(WTERMSIG(status), SIG_DFL));
     static_cast<void>(raise(WTERMSIG(status)));
   }
-  std::cerr << "reconstruct: error: " << what << ": makes MXNet crash; export the network again\n";
+  std::cerr << "reconstruct: error: " << what
+            << ": makes MXNet crash; compare the digests of its files with those of the originals; if they are equal, "
+               "MXNet cannot run this network\n";
   return static_cast<int>(vqvae::ExitCode::kRejected);
 }

@@ -1,5 +1,7 @@
 """Whether a parameter file fits a graph: everything bound exactly once, with the right kind, shape and values."""
 
+import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,11 +10,26 @@ from pathlib import Path
 import numpy as np
 
 from vqvae_gluon.artifacts.bundle import GraphFiles, graph_files
-from vqvae_gluon.artifacts.graph import Graph, Output, parse_graph, read_graph
+from vqvae_gluon.artifacts.graph import Graph, Node, Output, parse_graph, read_graph
 from vqvae_gluon.artifacts.parameters import full_names, has_prefix, read_parameters
 from vqvae_gluon.artifacts.proof import prove
+from vqvae_gluon.artifacts.refusals import graph_refusal, run_refusal
 from vqvae_gluon.compat import mx, mxnet_reason
 from vqvae_gluon.errors import InputError
+
+_SHAPES = "shapes do not fit"
+# What to do about each cause that is found here.
+REMEDIES = {
+    "parameter missing": "deploy the parameter file that net.export(prefix) wrote with this graph; an input or a label "
+    "is given by its name and shape (--input NAME:SHAPE)",
+    "parameter unknown": "deploy the parameter file that net.export(prefix) wrote with this graph",
+    "wrong prefix": "store arguments as arg: and auxiliary states as aux:, as net.export(prefix) does",
+    "wrong shape": "deploy the parameter file that net.export(prefix) wrote with this graph, or feed inputs of the "
+    "shapes that it was made for",
+    _SHAPES: "feed inputs of the shapes that the graph was made for (--input NAME:SHAPE)",
+    "non-finite value": "take a checkpoint of before the training diverged; if the original is finite, copy it again",
+}
+_RESHAPES = ("Reshape", "reshape", "_np_reshape", "_npx_reshape")
 
 
 @dataclass(frozen=True)
@@ -24,12 +41,14 @@ class Finding:
         subject: the parameter, node or file it is about.
         detail: what is wrong, in a few words.
         stage: of the bundle, if it is about one.
+        remedy: where it is not that of the cause.
     """
 
     cause: str
     subject: str
     detail: str
     stage: str = ""
+    remedy: str = ""
 
     def __str__(self) -> str:
         return f"{self.cause}: {self.subject}: {self.detail}"
@@ -79,14 +98,16 @@ def read_network(files: GraphFiles) -> Network:
         prove(graph)
         internals = mx.sym.load_json(graph.to_json()).get_internals()
     except mx.MXNetError as error:
-        raise InputError(
-            files.symbol, f"is refused by MXNet ({mxnet_reason(error)}); export the network again"
-        ) from error
+        raise _refused(files, mxnet_reason(error)) from error
     except ValueError as error:
-        raise InputError(files.symbol, f"is refused by MXNet ({error}); export the network again") from error
+        raise _refused(files, str(error)) from error
     parameters = full_names(stored, symbol.list_arguments(), symbol.list_auxiliary_states(), files.params)
     lost = tuple(name for name in stored if not has_prefix(name))
     return Network(files, symbol, graph, Counter(output.name for output in internals), parameters, lost)
+
+
+def _refused(files: GraphFiles, reason: str) -> InputError:
+    return InputError(files.symbol, f"is refused by MXNet: {graph_refusal(reason)}")
 
 
 def write_network(graph: Graph, parameters: Mapping[str, np.ndarray], directory: Path) -> GraphFiles:
@@ -139,7 +160,9 @@ def require_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]
     """
     findings = check_binding(network, input_shapes)
     if findings:
-        raise InputError(network.files.params, f"{findings[0]}; export the network again")
+        remedy = findings[0].remedy or REMEDIES[findings[0].cause]
+        file = network.files.symbol if findings[0].cause == _SHAPES else network.files.params
+        raise InputError(file, f"{findings[0]}; {remedy}")
 
 
 def output_shapes(
@@ -153,24 +176,64 @@ def output_shapes(
     try:
         return list(symbol.infer_shape_partial(**input_shapes)[1] or ())
     except mx.MXNetError as error:
-        raise InputError(network.files.symbol, f"shapes do not fit: {mxnet_reason(error)}") from error
+        raise InputError(network.files.symbol, f"shapes do not fit: {run_refusal(mxnet_reason(error))}") from error
 
 
 def _shape_findings(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> list[Finding]:
     symbol = network.symbol
+    arguments = symbol.list_arguments()
     known = {name: shape for name, shape in input_shapes.items() if shape and name in symbol.list_inputs()}
     try:
         argument_shapes, _, auxiliary_shapes = symbol.infer_shape_partial(**known)
+        wanted = dict(zip(_full_names(symbol), argument_shapes + auxiliary_shapes))
+        findings = [
+            Finding("wrong shape", name[4:], f"is {values.shape}, the graph takes {tuple(wanted[name])}")
+            for name, values in network.parameters.items()
+            if wanted.get(name) and 0 not in wanted[name] and tuple(wanted[name]) != values.shape
+        ]
+        if findings or len(known) < len(input_shapes):
+            return findings
+        bound = {name[4:]: values.shape for name, values in network.parameters.items() if name[4:] in arguments}
+        internals = symbol.get_internals()
+        shapes = internals.infer_shape_partial(**{**bound, **known})[1]
+        return _reshape_findings(network, dict(zip(internals.list_outputs(), shapes or ())))
     except mx.MXNetError as error:
         if len(known) < len(input_shapes):
             return []  # Some operators cannot infer anything from an input whose shape is not known yet.
-        return [Finding("shapes do not fit", str(network.files.symbol), mxnet_reason(error))]
-    wanted = dict(zip(_full_names(symbol), argument_shapes + auxiliary_shapes))
-    return [
-        Finding("wrong shape", name[4:], f"is {values.shape}, the graph takes {tuple(wanted[name])}")
-        for name, values in network.parameters.items()
-        if wanted.get(name) and 0 not in wanted[name] and tuple(wanted[name]) != values.shape
-    ]
+        reason = mxnet_reason(error)
+        told = re.search(r"operator (\S+?):", reason)
+        node = network.graph.by_name().get(told[1]) if told else None
+        if node is not None and node.operator in _RESHAPES:
+            return [_reshape_finding(node)]
+        detail, _, remedy = run_refusal(reason).rpartition("; ")
+        return [Finding(_SHAPES, network.files.symbol.name, detail, remedy=remedy)]
+
+
+def _reshape_findings(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> list[Finding]:
+    """The first Reshape whose output has not as many elements as its input: MXNet would go on, and read memory that is
+    not there.
+
+    Args:
+        shapes: of all nodes and variables, as MXNet calls them; 0 is an extent that is not known.
+    """
+    for node in network.graph.operators():
+        if node.operator not in _RESHAPES:
+            continue
+        taken, made = (shapes.get(name, shapes.get(f"{name}_output")) for name in (node.inputs[0][0], node.name))
+        if taken and made and 0 not in taken and math.prod(taken) != math.prod(made):
+            return [_reshape_finding(node, taken)]
+    return []
+
+
+def _reshape_finding(node: Node, taken: tuple[int, ...] = ()) -> Finding:
+    """What is to be said of a Reshape that does not take what it is fed."""
+    shape = node.attributes.get("shape", node.attributes.get("newshape", ""))
+    detail = f"is a Reshape to {shape}, which does not take {tuple(taken) or 'its input'}"
+    first = re.match(r"[(\[]\s*([1-9]\d*)\s*,", shape)
+    if first is None:
+        return Finding(_SHAPES, node.name, detail)
+    remedy = f"feed batches of {first[1]}, or write 0 or -1 in place of the {first[1]} in the network and export it"
+    return Finding(_SHAPES, node.name, f"{detail}: it fixes the batch at {first[1]}", remedy=remedy)
 
 
 def _full_names(symbol: "mx.sym.Symbol") -> list[str]:

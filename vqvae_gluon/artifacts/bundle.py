@@ -22,6 +22,8 @@ STAGES = ("encoder", "decoder")
 GRAPH_INPUTS = {"encoder": "data", "decoder": "codes"}
 PRETRAINED = Path(__file__).resolve().parents[2] / "pretrained"
 _MAX_MANIFEST_BYTES = 1 << 20
+COPY_BUNDLE = "copy the whole bundle again; if it was changed where it was made, export it there again"
+_OF_ANOTHER_VERSION = "use the version of vqvae-gluon that wrote it, or copy the whole bundle again"
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Bundle:
             return Config.from_json(self.manifest["config"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(
-                self.path / MANIFEST, f"is not a sound manifest ({error}); export the network again"
+                self.path / MANIFEST, f"is not a sound manifest ({error}); {_OF_ANOTHER_VERSION}"
             ) from error
 
     @property
@@ -77,7 +79,9 @@ class Bundle:
         """
         found = self.manifest.get("precision", FLOAT32)
         if found not in PRECISIONS:
-            raise InputError(self.path / MANIFEST, f"is of the unknown precision {str(found)[:40]!r}; export it again")
+            raise InputError(
+                self.path / MANIFEST, f"is of the unknown precision {str(found)[:40]!r}; {_OF_ANOTHER_VERSION}"
+            )
         return str(found)
 
     @property
@@ -147,17 +151,17 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
             path, f"is not a bundle: it has no {MANIFEST}; give a directory that 'vqvae-gluon export' wrote"
         )
     if manifest_path.stat().st_size > _MAX_MANIFEST_BYTES:
-        raise InputError(manifest_path, "is too large for a manifest; export the network again")
+        raise InputError(manifest_path, f"is too large for a manifest; {COPY_BUNDLE}")
     manifest = parse_document(manifest_path.read_bytes(), manifest_path)
     try:
         _check_manifest(manifest)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise InputError(manifest_path, f"is not a sound manifest ({error}); export the network again") from error
+        raise InputError(manifest_path, f"is not a sound manifest ({error}); {COPY_BUNDLE}") from error
     bundle = Bundle(path, manifest)
     damage = bundle.damage() if verify else None
     if damage:
         file, why = damage.split(": ", 1)
-        raise InputError(file, f"{why}; export the network again, or copy the whole bundle")
+        raise InputError(file, f"{why}; {COPY_BUNDLE}")
     return bundle
 
 

@@ -33,7 +33,9 @@ def parse_document(data: bytes, name: object) -> Any:
         document = json.loads(data.decode(), parse_constant=_refuse)
         json.dumps(document, ensure_ascii=False).encode()  # Half of a surrogate pair is no text.
     except (ValueError, RecursionError) as error:
-        raise InputError(name, f"is not JSON that can be read ({error}); export the network again") from error
+        raise InputError(
+            name, f"is not JSON that can be read ({error}); copy the file again and compare its digest"
+        ) from error
     return document
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Union
 
 from vqvae_gluon.artifacts.document import parse_document
+from vqvae_gluon.artifacts.refusals import SYMBOL_FILE
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import read_file
 
@@ -89,7 +90,7 @@ def read_graph(path: Path) -> Graph:
     Raises:
         InputError: the file is missing, is no symbol file, or its references are not sound.
     """
-    return parse_graph(read_file(path, _MAX_BYTES, "; export the network again"), path)
+    return parse_graph(read_file(path, _MAX_BYTES, "; give the -symbol.json that net.export(prefix) writes"), path)
 
 
 def parse_graph(text: Union[str, bytes], path: Path) -> Graph:
@@ -99,7 +100,7 @@ def parse_graph(text: Union[str, bytes], path: Path) -> Graph:
         nodes = _nodes(document)
         return Graph(Path(path), nodes, tuple((nodes[head[0]].name, head[1]) for head in document["heads"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(path, f"is not a sound MXNet graph ({error}); export the network again") from error
+        raise InputError(path, f"is not a sound MXNet graph ({error}); {SYMBOL_FILE}") from error
 
 
 def _nodes(document: Any) -> tuple[Node, ...]:

@@ -1,17 +1,14 @@
 """The names of causes, and what to do about each. A cause has one name, wherever it was found."""
 
+from vqvae_gluon.artifacts import binding
+
 # Name of a cause, and the remedy in a few words.
 REMEDIES = {
     # The files, before anything is run.
-    "file refused": "copy the files again; if they were refused where they were made, export the network again",
-    "parameter missing": "export the network again, or deploy the parameter file of this graph",
-    "parameter unknown": "deploy the parameter file of this graph",
-    "wrong prefix": "store arguments as arg: and auxiliary states as aux:",
-    "wrong shape": "deploy the parameter file of this graph",
-    "shapes do not fit": "feed inputs of the shapes that the graph was made for",
-    "non-finite value": "train again from the last checkpoint without NaN",
-    "parameter differs": "copy the parameter file again",
-    "graph differs": "copy the symbol file again",
+    **binding.REMEDIES,
+    "file refused": "replace the file as its message says",
+    "parameter differs": "deploy the reference's parameter file; this one was cast, or is of another epoch, or damaged",
+    "graph differs": "deploy the reference's symbol file; this one is of another network or export",
     # What the network is fed.
     "channel order": "give the channels in the order R, G, B",
     "HWC read as CHW": "transpose the image from (H, W, C) to (C, H, W); a reshape does not do it",

@@ -10,7 +10,9 @@ import numpy as np
 
 from vqvae_gluon.artifacts.binding import Network
 from vqvae_gluon.artifacts.bundle import GraphFiles, open_bundle
+from vqvae_gluon.artifacts.refusals import run_refusal
 from vqvae_gluon.artifacts.trace import Trace, TraceWriter
+from vqvae_gluon.compat import mxnet_reason
 from vqvae_gluon.data.images import check_fit, crop, decode_image, encode_png, pad_to, read_images, to_images, to_tensor
 
 # The stages of a bundle's trace, in the order of the data.
@@ -18,6 +20,11 @@ INPUT, ENCODER, DECODER, OUTPUT = "input", "encoder", "decoder", "output"
 
 # Name of a tensor, MXNet's name of the operator that made it, and its values.
 Recorded = tuple[str, str, np.ndarray]
+
+
+def why_not_run(error: Exception, inputs: Mapping[str, np.ndarray]) -> str:
+    """Why MXNet could not run a graph on these inputs, and the remedy."""
+    return run_refusal(mxnet_reason(error), {values.dtype.name for values in inputs.values()})
 
 
 class Runtime(ABC):

@@ -9,9 +9,9 @@ import numpy as np
 from vqvae_gluon.artifacts.binding import read_network, require_binding
 from vqvae_gluon.artifacts.bundle import GraphFiles
 from vqvae_gluon.artifacts.graph import Node, Output
-from vqvae_gluon.compat import mx, mxnet_reason
+from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import RuntimeFailure
-from vqvae_gluon.runtimes.base import PythonRuntime, Recorded
+from vqvae_gluon.runtimes.base import PythonRuntime, Recorded, why_not_run
 
 
 class EagerRuntime(PythonRuntime):
@@ -43,7 +43,7 @@ class EagerRuntime(PythonRuntime):
                 for output in network.graph.outputs:
                     yield network.tensor(output), operators[output[0]], values[output].asnumpy()
         except mx.MXNetError as error:
-            raise RuntimeFailure(files.symbol, mxnet_reason(error)) from error
+            raise RuntimeFailure(files.symbol, f"cannot be run: {why_not_run(error, inputs)}") from error
 
 
 def invoke(node: Node, inputs: list["mx.nd.NDArray"]) -> list["mx.nd.NDArray"]:

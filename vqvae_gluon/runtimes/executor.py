@@ -9,9 +9,9 @@ import numpy as np
 from vqvae_gluon.artifacts.binding import read_network, require_binding
 from vqvae_gluon.artifacts.bundle import GraphFiles
 from vqvae_gluon.artifacts.fusion import BACKEND, NO_BACKEND
-from vqvae_gluon.compat import mx, mxnet_reason
+from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import RuntimeFailure
-from vqvae_gluon.runtimes.base import PythonRuntime, Recorded
+from vqvae_gluon.runtimes.base import PythonRuntime, Recorded, why_not_run
 from vqvae_gluon.runtimes.gluon import outputs_of
 
 
@@ -48,7 +48,7 @@ class ExecutorRuntime(PythonRuntime):
             for name, operator in names:
                 yield name, operator, outputs.pop(0).asnumpy()
         except (mx.MXNetError, RuntimeError) as error:  # simple_bind raises the latter.
-            raise RuntimeFailure(files.symbol, mxnet_reason(error)) from error
+            raise RuntimeFailure(files.symbol, f"cannot be run: {why_not_run(error, inputs)}") from error
 
 
 @contextmanager

@@ -7,12 +7,12 @@ from typing import Optional
 import numpy as np
 
 from vqvae_gluon.artifacts.binding import Network, output_shapes, read_network, require_binding
-from vqvae_gluon.artifacts.bundle import Bundle, GraphFiles, open_pretrained
+from vqvae_gluon.artifacts.bundle import COPY_BUNDLE, Bundle, GraphFiles, open_pretrained
 from vqvae_gluon.artifacts.codes import Codes
-from vqvae_gluon.compat import mx, mxnet_reason
+from vqvae_gluon.compat import mx
 from vqvae_gluon.data.images import check_fit, crop, pad_to, to_images, to_tensor
 from vqvae_gluon.errors import InputError, RuntimeFailure
-from vqvae_gluon.runtimes.base import DECODER, ENCODER, PythonRuntime, Recorded
+from vqvae_gluon.runtimes.base import DECODER, ENCODER, PythonRuntime, Recorded, why_not_run
 from vqvae_gluon.runtimes.eager import EagerRuntime
 
 
@@ -70,11 +70,11 @@ class GluonGraph:
             for name, operator in self._names:
                 yield name, operator, outputs.pop(0).asnumpy()
         except mx.MXNetError as error:
-            why = mxnet_reason(error)
+            why = why_not_run(error, inputs)
             # The first run of a graph is a part of its proof: what MXNet refuses there is the file's fault.
             if self._proved or "emory" in why:
                 raise RuntimeFailure(self._network.files.symbol, why) from error
-            raise InputError(self._network.files.symbol, f"cannot be run ({why}); export the network again") from error
+            raise InputError(self._network.files.symbol, f"cannot be run: {why}") from error
         self._proved = True
 
     def output_shapes(self, inputs: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
@@ -133,9 +133,7 @@ class Predictor:
             (DECODER, self._decoder, {"codes": codes}, images),
         ):
             if graph.output_shapes(given) != [wanted]:
-                raise InputError(
-                    bundle.graph(stage).symbol, f"does not give {wanted} for {given}; export the network again"
-                )
+                raise InputError(bundle.graph(stage).symbol, f"does not give {wanted} for {given}; {COPY_BUNDLE}")
 
     def encode(self, images: np.ndarray, name: str = "images") -> np.ndarray:
         """uint8 (N, H, W, C) of any size to codes int32 (N, h, w), those of the padded images

@@ -26,12 +26,15 @@ inline std::string one_line(std::string message) {
 class Error : public std::runtime_error {
  public:
   Error(ExitCode code, const std::string& what, const std::string& why)
-      : std::runtime_error(one_line(what + ": " + why)), code_(code) {}
+      : std::runtime_error(one_line(what + ": " + why)), code_(code), why_(one_line(why)) {}
 
   ExitCode code() const { return code_; }
+  // The message without what it is about.
+  const std::string& why() const { return why_; }
 
  private:
   ExitCode code_;
+  std::string why_;
 };
 
 // A runtime or the system failed.

@@ -1,0 +1,196 @@
+"""What cannot be read or run is refused in one line with the remedy of its cause, by every runtime."""
+
+import json
+import re
+import subprocess
+import sys
+
+import networks
+import numpy as np
+import pytest
+from conftest import ROOT, run_cli_here, run_reconstruct
+
+from vqvae_gluon.artifacts.bundle import GraphFiles
+from vqvae_gluon.compat import mx
+from vqvae_gluon.errors import DONE, REJECTED, VQVAEError
+from vqvae_gluon.runtimes import RUNTIMES
+
+EVERY = ["gluon", "gluon-eager", "executor", "cpp", "cpp-executor", "cpp-predict"]
+every_runtime = pytest.mark.parametrize("runtime", EVERY)
+
+
+def saved(directory, symbol, parameters=None) -> GraphFiles:
+    files = GraphFiles(directory / "net-symbol.json", directory / "net-0000.params")
+    symbol.save(str(files.symbol))
+    mx.nd.save(str(files.params), {name: mx.nd.array(v, dtype=v.dtype) for name, v in (parameters or {}).items()})
+    return files
+
+
+def why_not(runtime, files, tmp_path, **inputs) -> str:
+    """The line that a runtime refuses these inputs with."""
+    with pytest.raises(VQVAEError) as caught:
+        RUNTIMES[runtime]().trace_graph(files, inputs, "graph", tmp_path / "trace", taps=False)
+    line = str(caught.value)
+    assert not re.search(r"MXNetError|Stack trace|\.cc:\d|export the network again", line)
+    return line
+
+
+def dense(tmp_path, dtype="float32") -> GraphFiles:
+    """A convolution and a layer whose parameters have a type."""
+    net = mx.gluon.nn.HybridSequential(prefix="net_")
+    with net.name_scope():
+        net.add(mx.gluon.nn.Conv2D(2, 3, in_channels=1), mx.gluon.nn.Dense(3, in_units=8))
+    files = networks.export(networks.initialized(net, (1, 1, 4, 4)), tmp_path, (1, 1, 4, 4))
+    arrays = mx.nd.load(str(files.params))
+    mx.nd.save(str(files.params), {name: array.astype(dtype) for name, array in arrays.items()})
+    files.symbol.write_text(files.symbol.read_text().replace('"__dtype__": "0"', f'"__dtype__": "{FLAGS[dtype]}"'))
+    return files
+
+
+FLAGS = {"float32": 0, "float64": 1, "float16": 2}
+
+
+def images(count, dtype="float32"):
+    return np.random.default_rng(0).normal(size=(count, 1, 4, 4)).astype(dtype)
+
+
+@every_runtime
+def test_an_input_of_another_type_than_the_parameters(tmp_path, runtime):
+    files = dense(tmp_path, "float64")
+    line = why_not(runtime, files, tmp_path, data=images(2))
+    assert "feed float64, the type of the parameters" in line
+    RUNTIMES[runtime]().trace_graph(files, {"data": images(2, "float64")}, "graph", tmp_path / "right", taps=False)
+
+
+@every_runtime
+def test_pixels_of_bytes_where_a_graph_computes_in_float32(tmp_path, runtime):
+    mean = mx.sym.var("mean")
+    files = saved(tmp_path, mx.sym.broadcast_sub(mx.sym.var("data"), mean, name="less"), {"arg:mean": images(1)})
+    line = why_not(runtime, files, tmp_path, data=np.ones((2, 1, 4, 4), np.uint8))
+    assert "feed float32, the type of the parameters" in line
+
+
+@every_runtime
+@pytest.mark.parametrize("fed", ["float16", "float32"])
+def test_float16_is_cast_before_the_export(tmp_path, runtime, fed):
+    line = why_not(runtime, dense(tmp_path, "float16"), tmp_path, data=images(2, fed))
+    assert "net.cast('float32') before net.export(prefix)" in line
+    assert ("float16 products" if fed == "float16" else "the parameters are float16") in line
+
+
+def reshaping(tmp_path) -> GraphFiles:
+    """A graph that was traced with a batch of 4, which it keeps."""
+    conv = mx.sym.Convolution(mx.sym.var("data"), kernel=(3, 3), pad=(1, 1), num_filter=4, name="conv")
+    rows = mx.sym.reshape(conv, shape=(4, -1, 64), name="rows")
+    less = mx.sym.broadcast_sub(rows, mx.sym.mean(rows, axis=1, keepdims=True, name="mean"), name="less")
+    weights = {"arg:conv_weight": np.ones((4, 1, 3, 3), "f"), "arg:conv_bias": np.zeros(4, "f")}
+    return saved(tmp_path, mx.sym.reshape(less, shape=(-1, 64), name="flat"), weights)
+
+
+@every_runtime
+@pytest.mark.parametrize("batch", [1, 3, 6])
+def test_a_reshape_that_fixes_the_batch_is_named(tmp_path, runtime, batch):
+    line = why_not(runtime, reshaping(tmp_path), tmp_path, data=images(batch))
+    assert "net-symbol.json: shapes do not fit: rows: is a Reshape to (4, -1, 64), which does not take (" in line
+    assert "): it fixes the batch at 4" in line
+    assert "; feed batches of 4, or write 0 or -1 in place of the 4" in line
+    RUNTIMES[runtime]().trace_graph(reshaping(tmp_path), {"data": images(4)}, "graph", tmp_path / "right", taps=False)
+
+
+def test_the_command_says_it_in_one_line(tmp_path):
+    files = reshaping(tmp_path)
+    words = ["--symbol", files.symbol, "--params", files.params, "--input", "data:1,1,4,4", "--candidate", "cpp"]
+    command = [sys.executable, "-m", "vqvae_gluon", "parity", *map(str, words)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.returncode == REJECTED
+    assert len(result.stderr.splitlines()) == 1, result.stderr
+    assert "rows: is a Reshape" in result.stderr
+
+
+def test_an_operator_that_failed_is_not_reported_again_at_exit(tmp_path):
+    """MXNet remembers what nobody has waited for, and Python's exit would print it as a traceback."""
+    files = reshaping(tmp_path)
+    code = f"""
+from vqvae_gluon.compat import mx
+symbol = mx.sym.load({str(files.symbol)!r})
+taps = mx.sym.Group([output for output in symbol.get_internals() if output.name not in symbol.list_inputs()])
+block = mx.gluon.SymbolBlock(taps, [mx.sym.var("data")])
+block.collect_params().load({str(files.params)!r}, cast_dtype=True, dtype_source="saved")
+block.hybridize(static_alloc=True, static_shape=True)
+block(mx.nd.ones((1, 1, 4, 4)))[-1].asnumpy()
+"""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (result.returncode, result.stderr) == (DONE, "")
+
+
+@every_runtime
+def test_inputs_of_another_shape(tmp_path, runtime):
+    files = saved(tmp_path, mx.sym.broadcast_add(mx.sym.var("data"), mx.sym.var("b"), name="sum"), {"arg:b": images(1)})
+    line = why_not(runtime, files, tmp_path, data=np.ones((2, 1, 3, 4), "f"))
+    assert "net-symbol.json: shapes do not fit: " in line
+    assert "feed inputs of the shapes that the graph was made for" in line
+
+
+@every_runtime
+def test_an_operator_in_python_exists_in_python_alone(tmp_path, runtime):
+    graph = {
+        "nodes": [
+            {"op": "null", "name": "data", "inputs": []},
+            {"op": "Custom", "name": "clip", "attrs": {"op_type": "of_a_user"}, "inputs": [[0, 0, 0]]},
+        ],
+        "arg_nodes": [0],
+        "heads": [[1, 0, 0]],
+    }
+    files = saved(tmp_path, mx.sym.var("data"))
+    files.symbol.write_text(json.dumps(graph))
+    line = why_not(runtime, files, tmp_path, data=images(1))
+    assert "Cannot find custom operator of_a_user; the operator is written in Python" in line
+
+
+@every_runtime
+def test_an_operator_that_nobody_knows(tmp_path, runtime):
+    files = saved(tmp_path, mx.sym.relu(mx.sym.var("data"), name="act"))
+    files.symbol.write_text(files.symbol.read_text().replace('"relu"', '"swish_of_2030"'))
+    line = why_not(runtime, files, tmp_path, data=images(1))
+    assert "swish_of_2030" in line
+    assert "MXNet 1.9.1 does not have it" in line
+
+
+@every_runtime
+def test_a_label_that_is_not_fed_is_asked_for(tmp_path, runtime):
+    files = saved(tmp_path, mx.sym.SoftmaxOutput(mx.sym.var("data"), name="softmax"))
+    line = why_not(runtime, files, tmp_path, data=np.ones((2, 3), "f"))
+    assert "parameter missing: softmax_label" in line
+    assert "an input or a label is " in line
+
+
+@pytest.mark.parametrize("runtime", ["gluon", "cpp"])
+def test_a_symbol_file_that_is_cut_is_copied_again(tmp_path, runtime):
+    files = dense(tmp_path)
+    files.symbol.write_text(files.symbol.read_text()[:-20])
+    assert "copy the file again" in why_not(runtime, files, tmp_path, data=images(1))
+
+
+def test_a_missing_file_says_which_one_is_wanted(tmp_path):
+    files = dense(tmp_path)
+    files.symbol.unlink()
+    words = ["--symbol", files.symbol, "--params", files.params, "--input", "data:1,1,4,4", "--candidate", "cpp"]
+    result = run_cli_here("parity", *words)
+    assert result.returncode == REJECTED
+    assert result.stderr.rstrip().endswith("give the -symbol.json that net.export(prefix) writes")
+
+
+def test_a_graph_that_crashes_mxnet_is_refused_in_one_line(tmp_path):
+    files = saved(tmp_path, mx.sym.Convolution(mx.sym.var("data"), kernel=(1, 1), num_filter=1, no_bias=True, name="c"))
+    mx.nd.save(str(files.params), {"arg:c_weight": mx.nd.ones((1, 1, 1, 1))})
+    files.symbol.write_text(
+        files.symbol.read_text().replace('"num_filter": "1"', '"num_filter": "1", "num_group": "0"')
+    )
+    np.save(tmp_path / "x.npy", images(1))
+    result = run_reconstruct(
+        "--symbol", files.symbol, "--params", files.params, "--input", f"data={tmp_path / 'x.npy'}",
+        "--trace", tmp_path / "trace",
+    )  # fmt: skip
+    assert result.returncode == REJECTED
+    assert result.stderr.splitlines()[-1].startswith("reconstruct: error: ")
