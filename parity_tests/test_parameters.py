@@ -265,6 +265,38 @@ def test_an_export_without_parameters_runs(tmp_path, candidate):
     assert (result.returncode, json.loads(result.stdout)["verdict"]) == (DONE, "agree"), result.stderr
 
 
+def numpy_export(directory) -> GraphFiles:
+    """As ``npx.set_np()`` and ``export`` write it: a scalar of the data, a scalar and an empty parameter."""
+    with mx.util.np_shape(True):
+        data, scale, none = (mx.sym.var(name).as_np_ndarray() for name in ("data", "scale", "none"))
+        ratio = data / (mx.sym.np.max(data, name="largest") + scale)
+        symbol = mx.sym.np.concatenate([ratio, none], axis=0)
+        files = GraphFiles(directory / "net-symbol.json", directory / "net-0000.params")
+        symbol.save(str(files.symbol))
+        values = {"arg:scale": mx.np.array(3.5), "arg:none": mx.np.zeros((0, 6))}
+        mx.nd.save(str(files.params), {name: array.as_nd_ndarray() for name, array in values.items()})
+    return files
+
+
+@pytest.mark.parametrize("candidate", ["cpp", "cpp-executor", "cpp-predict", "executor", "gluon-eager", "gluon-fused"])
+def test_a_network_under_numpys_rules_runs_everywhere(tmp_path, candidate):
+    files = numpy_export(tmp_path)
+    assert struct.pack("<I", 0xF993FACA) in files.params.read_bytes()
+    result = parity(files, candidate=candidate)
+    report = json.loads(result.stdout)
+    assert (result.returncode, report["verdict"], report["nodes_skipped"]) == (DONE, "agree", 0), result.stderr
+    assert "largest" in [node["name"] for node in report["nodes"]]
+
+
+@pytest.mark.parametrize("engine", ["cachedop", "executor", "predict"])
+def test_its_numbers_are_numpys(tmp_path, engine):
+    assert run_binary(numpy_export(tmp_path), tmp_path, engine).returncode == DONE
+    index = json.loads((tmp_path / f"trace-{engine}" / "trace.json").read_text())
+    found = {row["name"]: np.load(tmp_path / f"trace-{engine}" / row["file"]) for row in index["nodes"]}
+    assert found["largest"].shape == ()
+    np.testing.assert_allclose(list(found.values())[-1], X / (X.max() + 3.5), rtol=1e-6)
+
+
 def test_scalars_and_empty_tensors_are_read_under_numpys_rules(tmp_path):
     path = tmp_path / "x.params"
     with mx.util.np_shape(True):

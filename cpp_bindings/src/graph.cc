@@ -117,6 +117,15 @@ bool check_nodes(Json* document, Graph* graph) {
   return renamed;
 }
 
+bool is_numpy(const Json& document) {
+  const auto attributes = document.find("attrs");
+  if (attributes == document.end() || !attributes->is_object()) return false;
+  const auto found = attributes->find("is_np_shape");
+  // For a thread, or for all.
+  return found != attributes->end() && found->is_array() && found->size() == 2 && found->at(1).is_number_integer() &&
+         (found->at(1) == 1 || found->at(1) == 2);
+}
+
 }  // namespace
 
 std::string Node::attribute(const std::string& key, const std::string& otherwise) const {
@@ -125,10 +134,11 @@ std::string Node::attribute(const std::string& key, const std::string& otherwise
 }
 
 Graph parse_graph(const Bytes& bytes, const std::string& name) {
-  Graph graph{name, std::string(bytes.begin(), bytes.end()), {}, {}};
+  Graph graph{name, std::string(bytes.begin(), bytes.end()), {}, {}, false};
   try {
     Json document = parse_document(bytes, name);
     if (check_nodes(&document, &graph)) graph.json = document.dump();
+    graph.numpy = is_numpy(document);
   } catch (const Json::exception& error) {
     throw InputError(name, std::string("is not a sound MXNet graph (") + error.what() + "); " + kSymbolFile);
   } catch (const Unsound& error) {

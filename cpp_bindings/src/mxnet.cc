@@ -140,6 +140,12 @@ SteadyEnvironment::~SteadyEnvironment() {
   if (--inside == 0) gate.unlock_shared();
 }
 
+ShapeRules::ShapeRules(bool numpy) { check(api().MXSetIsNumpyShape(numpy ? 1 : 0, &before_), kLibrary); }
+ShapeRules::~ShapeRules() {
+  int ignored = 0;
+  api().MXSetIsNumpyShape(before_, &ignored);
+}
+
 Binding::Binding(bool fuse) : api_(api()) {
   if (inside != 0) throw std::logic_error("a graph is bound while MXNet is in use");
   gate.lock();

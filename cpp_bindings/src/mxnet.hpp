@@ -24,6 +24,7 @@ namespace vqvae::mxnet {
   X(MXGetLastError)               \
   X(MXGetVersion)                 \
   X(MXListAllOpNames)             \
+  X(MXSetIsNumpyShape)            \
   X(MXSymbolCreateFromJSON)       \
   X(MXSymbolSaveToJSON)           \
   X(MXSymbolFree)                 \
@@ -101,6 +102,18 @@ class InUse {
  private:
   explicit InUse(const Api& /*loaded*/) {}
   SteadyEnvironment environment_;
+};
+
+// While it lives, MXNet has NumPy's rules for shapes in this thread, or its own.
+class ShapeRules {
+ public:
+  explicit ShapeRules(bool numpy);
+  ShapeRules(const ShapeRules&) = delete;
+  ShapeRules& operator=(const ShapeRules&) = delete;
+  ~ShapeRules();
+
+ private:
+  int before_ = 0;
 };
 
 // While it lives, no other thread of this library calls MXNet, which computes nothing of theirs; executors are bound

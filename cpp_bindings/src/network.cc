@@ -102,12 +102,13 @@ Inferred infer(SymbolHandle symbol, const NamedShapeMap& inputs, const Graph& gr
     const int* dimensions = nullptr;
     const int** shapes = nullptr;
 
-    std::vector<Shape> known() const {
+    std::vector<Shape> known(bool numpy) const {
+      const int lowest = numpy ? 0 : 1;
       std::vector<Shape> result(size);
       for (std::uint32_t i = 0; i < size; ++i) {
         if (dimensions[i] < 1) continue;
         const Shape shape(shapes[i], shapes[i] + dimensions[i]);
-        if (std::all_of(shape.begin(), shape.end(), [](auto extent) { return extent > 0; })) result[i] = shape;
+        if (std::all_of(shape.begin(), shape.end(), [&](auto extent) { return extent >= lowest; })) result[i] = shape;
       }
       return result;
     }
@@ -119,7 +120,7 @@ Inferred infer(SymbolHandle symbol, const NamedShapeMap& inputs, const Graph& gr
           &auxiliaries.size, &auxiliaries.dimensions, &auxiliaries.shapes, &complete) != 0) {
     throw no_shapes(graph);
   }
-  return {arguments.known(), auxiliaries.known(), outputs.known()};
+  return {arguments.known(graph.numpy), auxiliaries.known(graph.numpy), outputs.known(graph.numpy)};
 }
 
 // How many outputs a node has, as MXNet itself makes one of it alone. MXNet follows a number of an output or a missing
@@ -192,6 +193,7 @@ class Network::Impl {
     plain_.fuse = fuse_;
     tapped_.fuse = fusion == Fusion::kMXNet;
     bound_.file = std::move(network.graph.name);
+    const mxnet::ShapeRules rules(network.graph.numpy);
     const mxnet::InUse use;
     SymbolHandle handle = nullptr;
     if (api().MXSymbolCreateFromJSON(json_.c_str(), &handle) != 0) {
@@ -212,7 +214,7 @@ class Network::Impl {
         throw misfit("parameter unknown", name, "the file holds it, the graph does not take it");
       }
     }
-    if (engine_ == Engine::kPredict) bound_.params = parameters_bytes(std::move(network.parameters));
+    if (engine_ == Engine::kPredict) bound_.params = parameters_bytes(std::move(network.parameters), graph_.numpy);
     name_outputs();
 #ifdef __GLIBC__
     malloc_trim(0);  // The file's bytes are not held beside what MXNet makes of them.
@@ -220,6 +222,7 @@ class Network::Impl {
   }
 
   Estimate estimate(const NamedShapeMap& inputs) const {
+    const mxnet::ShapeRules rules(graph_.numpy);
     Estimate result;
     if (tapped_.outputs.empty()) return result;  // Nothing is computed.
     for (const Shape& shape : infer(tapped_.symbol.get(), inputs, graph_).outputs) {
@@ -232,12 +235,14 @@ class Network::Impl {
   }
 
   void run(const Inputs& inputs, const Sink& sink) {
+    const mxnet::ShapeRules rules(graph_.numpy);
     const Feed feed = prepare(inputs);
     if (!plain_.runner) plain_.runner = make(json_, plain_);
     run(&plain_, feed, sink);
   }
 
   void taps(const Inputs& inputs, const Sink& sink) {
+    const mxnet::ShapeRules rules(graph_.numpy);
     const Feed feed = prepare(inputs);
     if (tapped_.outputs.empty()) return;
     if (!tapped_.runner) {
@@ -343,7 +348,7 @@ class Network::Impl {
         if (input == inputs.end()) {
           throw InputError(bound_.file, "the input " + name + " is not fed, and is no parameter");
         }
-        if (input->second.data.empty() || input->second.shape.empty()) {
+        if (!graph_.numpy && (input->second.data.empty() || input->second.shape.empty())) {
           throw InputError(bound_.file, "the input " + name + " has the shape " + to_string(input->second.shape) +
                                             "; MXNet takes extents of at least 1, and at least one of them");
         }
@@ -396,7 +401,7 @@ class Network::Impl {
       const auto taken = known.find(graph_.nodes[node.inputs[0].first].name);
       if (taken == known.end() || taken->second.empty()) continue;
       const Shape& made = known[node.name];
-      if (made.empty() || element_count(made) != element_count(taken->second)) {
+      if ((made.empty() && !graph_.numpy) || element_count(made) != element_count(taken->second)) {
         throw InputError(bound_.file, reshape_refusal(node, taken->second));
       }
     }

@@ -373,7 +373,7 @@ Parameters full_names(Parameters parameters, const std::vector<std::string>& arg
 
 bool has_prefix(const std::string& name) { return name.rfind("arg:", 0) == 0 || name.rfind("aux:", 0) == 0; }
 
-Bytes parameters_bytes(Parameters parameters) {
+Bytes parameters_bytes(Parameters parameters, bool numpy) {
   std::size_t size = 4 * sizeof(std::uint64_t);
   for (const auto& [name, tensor] : parameters) {
     size +=
@@ -389,7 +389,7 @@ Bytes parameters_bytes(Parameters parameters) {
   put(std::uint64_t{0});
   put(static_cast<std::uint64_t>(parameters.size()));
   for (auto& [name, tensor] : parameters) {
-    put(kTensorMagic);
+    put(numpy ? kNumpyMagic : kTensorMagic);
     put(kDense);
     put(static_cast<std::int32_t>(tensor.shape.size()));
     for (const std::int64_t extent : tensor.shape) put(extent);

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 
@@ -90,13 +91,14 @@ def read_network(files: GraphFiles) -> Network:
     Raises:
         InputError: a file is missing or not sound.
     """
-    read_graph(files.symbol)  # MXNet follows references into memory that is not there.
+    sound = read_graph(files.symbol)  # MXNet follows references into memory that is not there.
     stored = read_parameters(files.params)
     try:
-        symbol = mx.sym.load(str(files.symbol))
-        graph = parse_graph(symbol.tojson(), files.symbol)
-        prove(graph)
-        internals = mx.sym.load_json(graph.to_json()).get_internals()
+        with mx.util.np_shape(sound.numpy):
+            symbol = mx.sym.load(str(files.symbol))
+            graph = parse_graph(symbol.tojson(), files.symbol)
+            prove(graph)
+            internals = mx.sym.load_json(graph.to_json()).get_internals()
     except mx.MXNetError as error:
         raise _refused(files, mxnet_reason(error)) from error
     except ValueError as error:
@@ -121,7 +123,8 @@ def write_network(graph: Graph, parameters: Mapping[str, np.ndarray], directory:
     files.symbol.write_text(graph.to_json())
     taken = {node.name for node in graph.nodes if node.is_variable}
     bound = {name: values for name, values in parameters.items() if name[4:] in taken}
-    mx.nd.save(str(files.params), {name: mx.nd.array(values, dtype=values.dtype) for name, values in bound.items()})
+    with mx.util.np_shape(graph.numpy):
+        mx.nd.save(str(files.params), {name: mx.nd.array(values, dtype=values.dtype) for name, values in bound.items()})
     return files
 
 
@@ -149,7 +152,8 @@ def check_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]])
             findings.append(Finding("parameter unknown", full_name, "the file holds it, the graph does not take it"))
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             findings.append(Finding("non-finite value", full_name[4:], "holds NaN or infinity"))
-    return findings + _shape_findings(network, input_shapes)
+    with mx.util.np_shape(network.graph.numpy):
+        return findings + _shape_findings(network, input_shapes)
 
 
 def require_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -174,7 +178,8 @@ def output_shapes(
         InputError: they do not fit.
     """
     try:
-        return list(symbol.infer_shape_partial(**input_shapes)[1] or ())
+        with mx.util.np_shape(network.graph.numpy):
+            return list(symbol.infer_shape_partial(**input_shapes)[1] or ())
     except mx.MXNetError as error:
         raise InputError(network.files.symbol, f"shapes do not fit: {run_refusal(mxnet_reason(error))}") from error
 
@@ -189,7 +194,7 @@ def _shape_findings(network: Network, input_shapes: Mapping[str, tuple[int, ...]
         findings = [
             Finding("wrong shape", name[4:], f"is {values.shape}, the graph takes {tuple(wanted[name])}")
             for name, values in network.parameters.items()
-            if wanted.get(name) and 0 not in wanted[name] and tuple(wanted[name]) != values.shape
+            if _is_known(network, wanted.get(name)) and tuple(wanted[name]) != values.shape
         ]
         if findings or len(known) < len(input_shapes):
             return findings
@@ -214,15 +219,22 @@ def _reshape_findings(network: Network, shapes: Mapping[str, tuple[int, ...]]) -
     not there.
 
     Args:
-        shapes: of all nodes and variables, as MXNet calls them; 0 is an extent that is not known.
+        shapes: of all nodes and variables, as MXNet calls them.
     """
     for node in network.graph.operators():
         if node.operator not in _RESHAPES:
             continue
         taken, made = (shapes.get(name, shapes.get(f"{name}_output")) for name in (node.inputs[0][0], node.name))
-        if taken and made and 0 not in taken and math.prod(taken) != math.prod(made):
+        if taken and made and _is_known(network, taken) and math.prod(taken) != math.prod(made):
             return [_reshape_finding(node, taken)]
     return []
+
+
+def _is_known(network: Network, shape: Optional[tuple[int, ...]]) -> bool:
+    """Whether MXNet knows a shape. What it does not know is -1 under NumPy's rules, else 0, or no extent at all."""
+    if network.graph.numpy:
+        return shape is not None and -1 not in shape
+    return bool(shape) and 0 not in (shape or ())
 
 
 def _reshape_finding(node: Node, taken: tuple[int, ...] = ()) -> Finding:

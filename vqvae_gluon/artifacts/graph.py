@@ -17,6 +17,8 @@ from vqvae_gluon.files import read_file
 _MAX_NODES = 1_000_000
 _MAX_BYTES = 1 << 28
 _TYPES = tuple("01234567")  # mshadow's type flags
+_MISSING = "; give the -symbol.json that net.export(prefix) writes"
+_NUMPY = "is_np_shape"
 _WRITTEN_AS = 10901  # The version of MXNet whose form to_json writes.
 
 # Name of a node, and index of one of its outputs.
@@ -53,11 +55,14 @@ class Graph:
     Attributes:
         nodes: in topological order.
         outputs: of the graph: name of the node, and index of its output.
+        numpy: whether it was made under NumPy's rules for shapes (``npx.set_np()``), where there are scalars and
+            extents of 0, and must be run so.
     """
 
     path: Path
     nodes: tuple[Node, ...]
     outputs: tuple[Output, ...]
+    numpy: bool = False
 
     def by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}
@@ -80,8 +85,8 @@ class Graph:
             rows.append({**row, "subgraphs": node.subgraphs} if node.subgraphs else row)
         variables = [index for index, node in enumerate(self.nodes) if node.is_variable]
         heads = [[at[name], index, 0] for name, index in self.outputs]
-        version = {"mxnet_version": ["int", _WRITTEN_AS]}
-        return json.dumps({"nodes": rows, "arg_nodes": variables, "heads": heads, "attrs": version})
+        attributes = {"mxnet_version": ["int", _WRITTEN_AS], **({_NUMPY: ["int", 1]} if self.numpy else {})}
+        return json.dumps({"nodes": rows, "arg_nodes": variables, "heads": heads, "attrs": attributes})
 
 
 def read_graph(path: Path) -> Graph:
@@ -90,7 +95,7 @@ def read_graph(path: Path) -> Graph:
     Raises:
         InputError: the file is missing, is no symbol file, or its references are not sound.
     """
-    return parse_graph(read_file(path, _MAX_BYTES, "; give the -symbol.json that net.export(prefix) writes"), path)
+    return parse_graph(read_file(path, _MAX_BYTES, _MISSING), path)
 
 
 def parse_graph(text: Union[str, bytes], path: Path) -> Graph:
@@ -98,9 +103,24 @@ def parse_graph(text: Union[str, bytes], path: Path) -> Graph:
     document = parse_document(text.encode() if isinstance(text, str) else text, path)
     try:
         nodes = _nodes(document)
-        return Graph(Path(path), nodes, tuple((nodes[head[0]].name, head[1]) for head in document["heads"]))
+        outputs = tuple((nodes[head[0]].name, head[1]) for head in document["heads"])
+        return Graph(Path(path), nodes, outputs, _is_numpy(document))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(path, f"is not a sound MXNet graph ({error}); {SYMBOL_FILE}") from error
+
+
+def is_numpy(path: Path) -> bool:
+    """Whether a symbol file's graph is one of NumPy's rules; see :func:`read_graph`. Quick where it is not."""
+    data = read_file(path, _MAX_BYTES, _MISSING)
+    return f'"{_NUMPY}"'.encode() in data and parse_graph(data, path).numpy
+
+
+def _is_numpy(document: Any) -> bool:
+    attributes = document.get("attrs")
+    value = attributes.get(_NUMPY) if isinstance(attributes, dict) else None
+    if not isinstance(value, list) or len(value) != 2:
+        return False
+    return type(value[1]) is int and value[1] in (1, 2)  # For a thread, or for all.
 
 
 def _nodes(document: Any) -> tuple[Node, ...]:

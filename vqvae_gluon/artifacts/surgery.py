@@ -68,7 +68,7 @@ def part(
             inputs = tuple(take(output) for output in node.inputs)
             nodes[node.name] = dataclasses.replace(node, inputs=inputs)
     heads = tuple(outputs) or tuple((node.name, 0) for node in graph.operators() if node.name in names - taken)
-    return Graph(graph.path, tuple(nodes.values()), heads), fed
+    return Graph(graph.path, tuple(nodes.values()), heads, graph.numpy), fed
 
 
 def observed(graph: Graph, visible: Mapping[str, int]) -> tuple[Graph, dict[str, Output]]:

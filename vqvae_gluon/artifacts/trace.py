@@ -138,7 +138,7 @@ class TraceWriter:
 
     def add(self, stage: str, name: str, operator: str, values: np.ndarray) -> None:
         """Record one tensor. One that is there already, an output that is told twice, is not recorded again."""
-        values = np.ascontiguousarray(values)
+        values = np.asarray(values, order="C")  # A scalar stays one.
         if (stage, name) in self._rows:
             if self._rows[stage, name]["sha256"] != _digest(values):
                 raise RuntimeFailure(self._path, f"two tensors of the stage {stage} have the name {name}")

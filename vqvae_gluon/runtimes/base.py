@@ -10,9 +10,10 @@ import numpy as np
 
 from vqvae_gluon.artifacts.binding import Network
 from vqvae_gluon.artifacts.bundle import GraphFiles, open_bundle
+from vqvae_gluon.artifacts.graph import is_numpy
 from vqvae_gluon.artifacts.refusals import run_refusal
 from vqvae_gluon.artifacts.trace import Trace, TraceWriter
-from vqvae_gluon.compat import mxnet_reason
+from vqvae_gluon.compat import mx, mxnet_reason
 from vqvae_gluon.data.images import check_fit, crop, decode_image, encode_png, pad_to, read_images, to_images, to_tensor
 
 # The stages of a bundle's trace, in the order of the data.
@@ -111,8 +112,9 @@ class PythonRuntime(Runtime):
         writer = TraceWriter(path, self.name, keep)
         for name, values in inputs.items():
             writer.add(stage, name, "input", values)
-        for name, operator, values in self.outputs(files, inputs, taps):
-            writer.add(stage, name, operator, values)
+        with mx.util.np_shape(is_numpy(files.symbol)):
+            for name, operator, values in self.outputs(files, inputs, taps):
+                writer.add(stage, name, operator, values)
         return writer.close()
 
     def trace_bundle(self, bundle, images, path):

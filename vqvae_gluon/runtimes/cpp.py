@@ -52,7 +52,7 @@ class CppRuntime(Runtime):
             arguments = ["--symbol", str(files.symbol), "--params", str(files.params), "--stage", stage]
             for number, (name, values) in enumerate(inputs.items()):
                 file = Path(directory) / f"{number}.npy"
-                np.save(file, np.ascontiguousarray(values), allow_pickle=False)
+                np.save(file, np.asarray(values, order="C"), allow_pickle=False)  # A scalar stays one.
                 arguments += ["--input", f"{name}={file}"]
             if keep is not None:
                 kept = Path(directory) / "keep.txt"

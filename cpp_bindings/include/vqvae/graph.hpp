@@ -31,6 +31,7 @@ struct Graph {
   std::string json;
   std::vector<Node> nodes;  // In the order of the file, which is a topological one.
   std::vector<Reference> outputs;
+  bool numpy = false;  // Made under NumPy's rules for shapes, where there are scalars and extents of 0; run so, too.
 };
 
 // Check a file's bytes: every reference points at an earlier node, and reading it takes no more memory than three times

@@ -26,8 +26,9 @@ bool has_prefix(const std::string& name);
 Parameters full_names(Parameters parameters, const std::vector<std::string>& arguments,
                       const std::vector<std::string>& auxiliaries, const std::string& file);
 
-// A whole file. The tensors are let go of one by one, as they are written.
-Bytes parameters_bytes(Parameters parameters);
+// A whole file, for a graph under NumPy's rules for shapes or MXNet's own. The tensors are let go of one by one, as
+// they are written.
+Bytes parameters_bytes(Parameters parameters, bool numpy);
 
 }  // namespace vqvae
 
