@@ -292,11 +292,32 @@ Tensor make_dense(const Stored& stored, const Reader& reader, const std::string&
   return tensor;
 }
 
+// Whether a text is UTF-8: each character in as few bytes as it takes, no half of a surrogate pair, none above
+// U+10FFFF.
+bool is_utf8(const std::string& text) {
+  for (std::size_t i = 0; i < text.size();) {
+    const auto at = [&](std::size_t k) { return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0U; };
+    const unsigned first = at(0);
+    const std::size_t size = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
+    if (size == 0 || first > 0xF4) return false;
+    for (std::size_t k = 1; k < size; ++k) {
+      if ((at(k) & 0xC0U) != 0x80) return false;
+    }
+    const unsigned second = at(1);
+    if ((first == 0xE0 && second < 0xA0) || (first == 0xED && second >= 0xA0)) return false;
+    if ((first == 0xF0 && second < 0x90) || (first == 0xF4 && second >= 0x90)) return false;
+    i += size;
+  }
+  return true;
+}
+
 std::string read_name(Reader* reader) {
   const auto length = reader->take<std::uint64_t>();
   if (length > kMaxNameBytes) throw reader->damaged("a name is " + std::to_string(length) + " bytes long");
   const auto* text = reinterpret_cast<const char*>(reader->bytes(length));
-  return {text, text + length};
+  std::string name(text, text + length);
+  if (!is_utf8(name)) throw reader->damaged("a name is no UTF-8");
+  return name;
 }
 
 void read_magic(Reader* reader, const Bytes& bytes) {

@@ -113,6 +113,21 @@ TEST_CASE("a name without a prefix is what the graph takes by this name") {
   CHECK_THROWS_AS(names({"bias"}), vqvae::InputError);
 }
 
+TEST_CASE("names must be UTF-8") {
+  const std::string whole(reinterpret_cast<const char*>(pretrained().data()), pretrained().size());
+  const auto named = [&](const std::string& end) {
+    std::string text = whole;
+    text.replace(text.find("arg:encoder_conv0_bias") + 22 - end.size(), end.size(), end);
+    return to_bytes(text);
+  };
+  for (const char* end : {"\x7F", "\xC3\xA9", "\xE2\x82\xAC", "\xF0\x9F\x98\x80", "\xF4\x8F\xBF\xBF"}) {
+    CHECK(vqvae::parse_parameters(named(end), "x").size() == 7);
+  }
+  for (const char* end : {"\xFF", "\x80", "\xC3", "\xC1\xBF", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80"}) {
+    check_rejected(named(end));
+  }
+}
+
 TEST_CASE("names must be unique") {
   std::string text(reinterpret_cast<const char*>(pretrained().data()), pretrained().size());
   text.replace(text.find("arg:encoder_conv1_bias"), 22, "arg:encoder_conv0_bias");

@@ -283,7 +283,10 @@ def _name(reader: "_Reader") -> str:
     (length,) = reader.take("<Q")
     if length > _MAX_NAME_BYTES:
         raise ValueError(f"a name is {length} bytes long")
-    return bytes(reader.bytes(length)).decode("utf-8")
+    try:
+        return bytes(reader.bytes(length)).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError("a name is no UTF-8") from error
 
 
 class _Reader:
