@@ -140,10 +140,10 @@ SteadyEnvironment::~SteadyEnvironment() {
   if (--inside == 0) gate.unlock_shared();
 }
 
-ShapeRules::ShapeRules(bool numpy) { check(api().MXSetIsNumpyShape(numpy ? 1 : 0, &before_), kLibrary); }
+ShapeRules::ShapeRules(bool numpy) : api_(api()) { check(api_.MXSetIsNumpyShape(numpy ? 1 : 0, &before_), kLibrary); }
 ShapeRules::~ShapeRules() {
   int ignored = 0;
-  api().MXSetIsNumpyShape(before_, &ignored);
+  api_.MXSetIsNumpyShape(before_, &ignored);
 }
 
 Binding::Binding(bool fuse) : api_(api()) {

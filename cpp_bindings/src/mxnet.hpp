@@ -113,6 +113,7 @@ class ShapeRules {
   ~ShapeRules();
 
  private:
+  const Api& api_;
   int before_ = 0;
 };
 

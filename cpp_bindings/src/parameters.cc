@@ -132,7 +132,9 @@ struct Stored {
 };
 
 void put_extent(Reader* reader, std::int64_t extent, std::int64_t lowest, std::int64_t* elements, Shape* shape) {
-  if (extent < lowest || extent > kMaxElements || (*elements *= std::max<std::int64_t>(extent, 1)) > kMaxElements) {
+  const bool fits = extent >= lowest && extent <= kMaxElements;
+  if (fits) *elements *= std::max<std::int64_t>(extent, 1);
+  if (!fits || *elements > kMaxElements) {
     throw reader->damaged("a tensor has an extent of " + std::to_string(extent));
   }
   shape->push_back(extent);
@@ -240,7 +242,8 @@ void fill_rows(const Stored& stored, const Reader& reader, const std::string& na
   std::int64_t row = -1;
   for (std::int64_t i = 0; i < rows.size; ++i) {
     row = next_index(reader, rows.at(i), row, stored.shape[0], name);
-    std::memcpy(tensor->data.data() + row * bytes, stored.values + i * bytes, bytes);
+    std::memcpy(tensor->data.data() + static_cast<std::size_t>(row) * bytes,
+                stored.values + static_cast<std::size_t>(i) * bytes, bytes);
   }
 }
 
@@ -257,7 +260,8 @@ void fill_csr(const Stored& stored, const Reader& reader, const std::string& nam
     std::int64_t column = -1;
     for (; at < end; ++at) {
       column = next_index(reader, columns.at(at), column, stored.shape[1], name);
-      std::memcpy(tensor->data.data() + (row * stored.shape[1] + column) * bytes, stored.values + at * bytes, bytes);
+      const auto place = static_cast<std::size_t>(row * stored.shape[1] + column);
+      std::memcpy(tensor->data.data() + place * bytes, stored.values + static_cast<std::size_t>(at) * bytes, bytes);
     }
   }
   if (at != columns.size) throw reader.damaged("the rows of " + name + " do not begin one behind the other");
@@ -292,14 +296,22 @@ Tensor make_dense(const Stored& stored, const Reader& reader, const std::string&
   return tensor;
 }
 
+// How many bytes the character of UTF-8 takes that begins with this byte; 0 if none does.
+std::size_t utf8_size(unsigned first) {
+  if (first < 0x80) return 1;
+  if (first < 0xC2 || first > 0xF4) return 0;
+  if (first < 0xE0) return 2;
+  return first < 0xF0 ? 3 : 4;
+}
+
 // Whether a text is UTF-8: each character in as few bytes as it takes, no half of a surrogate pair, none above
 // U+10FFFF.
 bool is_utf8(const std::string& text) {
   for (std::size_t i = 0; i < text.size();) {
     const auto at = [&](std::size_t k) { return i + k < text.size() ? static_cast<unsigned char>(text[i + k]) : 0U; };
     const unsigned first = at(0);
-    const std::size_t size = first < 0x80 ? 1 : first < 0xC2 ? 0 : first < 0xE0 ? 2 : first < 0xF0 ? 3 : 4;
-    if (size == 0 || first > 0xF4) return false;
+    const std::size_t size = utf8_size(first);
+    if (size == 0) return false;
     for (std::size_t k = 1; k < size; ++k) {
       if ((at(k) & 0xC0U) != 0x80) return false;
     }
