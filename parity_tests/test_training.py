@@ -18,7 +18,7 @@ from vqvae_gluon.artifacts.bundle import MANIFEST, file_names, open_bundle
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import PRESETS, TrainingConfig
 from vqvae_gluon.data import fingerprint
-from vqvae_gluon.data.images import write_image
+from vqvae_gluon.data.images import find_images, read_image, read_images, to_tensor, write_image
 from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE
 from vqvae_gluon.model.vqvae import VQVAE
 from vqvae_gluon.training import checkpoint
@@ -300,6 +300,62 @@ def test_the_measured_error_is_that_of_all_images(digits):
     np.testing.assert_array_equal(counts, others)
     assert counts.sum() == 50 * 49
     assert whole["normalised_mse"] == pytest.approx(whole["mse"] / 0.1)
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    """Pictures of black and white patches, which a linear last layer misses on both sides: 64 to train on, 32 to test."""
+    path = tmp_path_factory.mktemp("patches")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 64), ("test", 32)):
+        (path / split).mkdir()
+        for number in range(count):
+            patch = random.integers(0, 2, (2, 2, 1), dtype=np.uint8).repeat(3, 2) * 255
+            write_image(path / split / f"{number:02d}.png", patch.repeat(16, 0).repeat(16, 1))
+    return path
+
+
+SMALL = [
+    *("--preset", "cifar10", "--hidden-channels", 8, 8, "--residual-channels", 4, "--num-embeddings", 16),
+    *("--batch-size", 8, "--validation-images", 8),
+]
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory, patches):
+    """A run of a small network whose last layer is linear."""
+    path = tmp_path_factory.mktemp("linear") / "run"
+    words = ["--dataset", "images", "--data", patches, "--output", path, "--epochs", 20, "--learning-rate", 0.01]
+    result = run_cli("train", *SMALL, *words)
+    assert result.returncode == DONE, result.stderr
+    return path
+
+
+@pytest.mark.parametrize("language", ["Python", "C++"])
+def test_the_grid_of_a_run_is_what_the_exported_bundle_gives_byte_for_byte(language, linear, patches, tmp_path):
+    originals = read_images(find_images(patches / "test"), 3)
+    decoded = checkpoint.load(linear / "last.npz").model()(mx.nd.array(to_tensor(originals)))[0].asnumpy()
+    assert (decoded < 0).any(), "nothing to clip"
+    assert (decoded > 1).any(), "nothing to clip"
+    assert run_cli("export", linear, "--output", tmp_path / "b", "--checkpoint", "last").returncode == DONE
+    out = ["--output", tmp_path / "out", patches / "test"]
+    if language == "Python":
+        assert run_cli("reconstruct", tmp_path / "b", *out).returncode == DONE
+    else:
+        assert run_reconstruct("--bundle", tmp_path / "b", *out).returncode == DONE
+    expected = pairs_grid(originals, read_images(find_images(tmp_path / "out"), 3))
+    np.testing.assert_array_equal(read_image(linear / "reconstruction_newest.png", 3), expected)
+
+
+def test_what_is_measured_is_measured_of_clipped_pixels_and_the_loss_is_not(linear, patches):
+    originals = read_images(find_images(patches / "test"), 3)
+    found = checkpoint.load(linear / "last.npz")
+    decoded, _, _, reconstruction_loss, *_ = found.model()(mx.nd.array(to_tensor(originals)))
+    clipped = np.clip(decoded.asnumpy(), 0, 1)
+    row = found.progress.history[-1]
+    assert row["test_mse"] == pytest.approx(np.square(clipped - to_tensor(originals) / 255).mean(), rel=1e-5)
+    assert row["test_mse"] < 0.999 * reconstruction_loss.asscalar()
+    assert row["test_loss"] > found.config.training.reconstruction_weight * reconstruction_loss.asscalar()
 
 
 def test_a_few_test_images_are_enough_for_a_grid(digits):

@@ -72,6 +72,18 @@ class Learner:
             update_on_kvstore=None if workers.store is None else False,
         )
         self._gradients = [p.grad() for p in self.model.collect_params().values() if p.grad_req != "null"]
+        self._deployed = VQVAE(config.model)
+        self._deployed.initialize(mx.init.Zero())
+        self._deployed.hybridize(static_alloc=True)
+
+    def deployed(self) -> VQVAE:
+        """The network as it is exported, with the parameters of now: Gluon's ordinary layers. Those that train compute
+        the same functions with other rounding, which is enough for another code or another byte of a picture."""
+        set_parameters(self._deployed, self._parameters())
+        return self._deployed
+
+    def _parameters(self) -> dict[str, np.ndarray]:
+        return {f"model/{name}": p.data().asnumpy() for name, p in self.model.collect_params().items()}
 
     def start(self, images: np.ndarray) -> None:
         """Fit what the config says is not to start at random to images, uint8 (N, H, W, C)."""
@@ -154,7 +166,7 @@ class Learner:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that steps change, by name: parameters, Adam's moments, what the quantizer remembers."""
-        arrays = {f"model/{name}": p.data().asnumpy() for name, p in self.model.collect_params().items()}
+        arrays = self._parameters()
         for index, moments in self.trainer._updaters[0].states.items():
             arrays.update({f"adam/{index}/{which}": moment.asnumpy() for which, moment in zip(_MOMENTS, moments)})
         arrays.update({f"quantizer/{name}": value for name, value in self.model.quantizer.state.items()})

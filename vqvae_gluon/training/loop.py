@@ -16,6 +16,7 @@ from vqvae_gluon.data.images import to_images, to_tensor
 from vqvae_gluon.data.imageset import ImageSet
 from vqvae_gluon.data.loader import Augmentation, Loader
 from vqvae_gluon.errors import InputError, RuntimeFailure
+from vqvae_gluon.model.vqvae import to_pixels
 from vqvae_gluon.settings import to_toml
 from vqvae_gluon.training import checkpoint, plots
 from vqvae_gluon.training.checkpoint import Checkpoint, Progress, Row
@@ -266,7 +267,7 @@ class _Run:
         own = self._workers.share(indices)
         plan = [own[start : start + size] for start in range(0, len(own), size)]
         batches = loader.batches(plan, 0)
-        return evaluate(self._learner.model, batches, self._config, self._variance, self._workers.add_up)
+        return evaluate(self._learner.deployed(), batches, self._config, self._variance, self._workers.add_up)
 
     def _save(self, path: Path) -> None:
         if self._workers.rank == 0:
@@ -278,8 +279,8 @@ class _Run:
 
     def _draw_grid(self, row: Row, is_best: bool) -> None:
         if self._workers.rank == 0:
-            reconstructions = self._learner.model(mx.nd.array(to_tensor(self._grid_images)))[0].asnumpy() * 255
-            grid = plots.pairs_grid(self._grid_images, to_images(reconstructions))
+            decoded = self._learner.deployed()(mx.nd.array(to_tensor(self._grid_images)))[0]
+            grid = plots.pairs_grid(self._grid_images, to_images(to_pixels(mx.nd, decoded).asnumpy()))
             name = f"test_reconstruction_0_epoch{row['epoch']}_batch_size{self._config.training.batch_size}.png"
             self._log.grid(grid, name, row["step"], is_best)
 
