@@ -14,7 +14,7 @@ from vqvae_gluon.settings import add_flags, read_settings, to_toml
 def settings(*words):
     parser = argparse.ArgumentParser()
     add_flags(parser)
-    return read_settings(parser.parse_args([*map(str, words)]))
+    return read_settings(parser.parse_args([*map(str, words)]))[:2]
 
 
 @pytest.fixture

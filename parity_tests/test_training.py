@@ -126,7 +126,7 @@ def test_a_finished_run_is_not_done_twice(folder, run):
 def test_a_run_is_not_mixed_with_another(folder, run):
     result = train(folder, run, 4, "--seed", 9)
     assert result.returncode == REJECTED
-    assert "last.npz: was made with other options or on other data" in result.stderr
+    assert "last.npz: was made with other options: seed was 0 and is 9; repeat those" in result.stderr
 
 
 def test_resume_wants_something_to_go_on_with(folder, run, tmp_path):
@@ -304,7 +304,7 @@ def test_the_measured_error_is_that_of_all_images(digits):
 
 @pytest.fixture(scope="module")
 def patches(tmp_path_factory):
-    """Pictures of black and white patches, which a linear last layer misses on both sides: 64 to train on, 32 to test."""
+    """Black and white patches, 64 pictures to train on and 32 to test: a linear last layer misses both colours."""
     path = tmp_path_factory.mktemp("patches")
     random = np.random.default_rng(0)
     for split, count in (("train", 64), ("test", 32)):
@@ -317,7 +317,7 @@ def patches(tmp_path_factory):
 
 SMALL = [
     *("--preset", "cifar10", "--hidden-channels", 8, 8, "--residual-channels", 4, "--num-embeddings", 16),
-    *("--batch-size", 8, "--validation-images", 8),
+    *("--batch-size", 2, "--validation-images", 8),
 ]
 
 
@@ -325,7 +325,7 @@ SMALL = [
 def linear(tmp_path_factory, patches):
     """A run of a small network whose last layer is linear."""
     path = tmp_path_factory.mktemp("linear") / "run"
-    words = ["--dataset", "images", "--data", patches, "--output", path, "--epochs", 20, "--learning-rate", 0.01]
+    words = ["--dataset", "images", "--data", patches, "--output", path, "--epochs", 5, "--learning-rate", 0.01]
     result = run_cli("train", *SMALL, *words)
     assert result.returncode == DONE, result.stderr
     return path

@@ -7,7 +7,7 @@ import numpy as np
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config
 from vqvae_gluon.data.images import to_tensor
-from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.kernels import TRAINING, check_kernels, has_kernels
 from vqvae_gluon.model.vqvae import VQVAE
 from vqvae_gluon.training.adam import Adam
@@ -102,9 +102,11 @@ class Learner:
         rows = np.concatenate([self.model.quantizer.rows_of(part).asnumpy() for part in latents])
         random = np.random.default_rng([training.seed, _START])
         if len(rows) < model.num_embeddings:
-            raise RuntimeFailure(
+            wanted = -(-model.num_embeddings * len(images) // len(rows))
+            raise InputError(
                 "--kmeans-images",
-                f"{len(images)} images have {len(rows)} latents, too few for {model.num_embeddings} rows",
+                f"{len(images)} images have {len(rows)} latents, too few for the {model.num_embeddings} rows of the "
+                f"codebook; give at least {wanted} images, at most --num-embeddings {len(rows)}, or --kmeans-images 0",
             )
         rows = random.permutation(rows)[: max(_CLUSTERED_ROWS, model.num_embeddings)]
         centres, sizes = kmeans(rows, model.num_embeddings, random)
@@ -135,7 +137,7 @@ class Learner:
         losses, norm = measured[: len(LOSSES)], float(np.sqrt(measured[len(LOSSES) :].sum(dtype=np.float64))) / count
         counts = np.bincount(codes.asnumpy().ravel(), minlength=self._config.model.num_embeddings)
         totals = self._workers.add_up(
-            np.concatenate([losses / count, counts, quantizer.statistics(z_e, codes)]).astype(np.float32)
+            np.concatenate([losses / count, counts, _quietly(quantizer.statistics, z_e, codes)]).astype(np.float32)
         )
         losses, counts, statistics = np.split(totals, np.cumsum([len(losses), len(counts)]))
         if not (np.isfinite(losses).all() and np.isfinite(norm)):
@@ -222,6 +224,12 @@ class Learner:
         gradients = (f"the gradient of {name}" for name, p in parameters.items() if p.grad_req != "null")
         found += [text for text, gradient in zip(gradients, self._gradients) if not _finite(gradient)]
         return found[0] if found else ""
+
+
+def _quietly(function, *arguments):
+    """Without NumPy's warnings of what is not finite: the losses are, too, and end the run by a message."""
+    with np.errstate(all="ignore"):
+        return function(*arguments)
 
 
 def _may_fuse(operators: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from vqvae_gluon.compat import mx
-from vqvae_gluon.config import Config, RunConfig
+from vqvae_gluon.config import Config, RunConfig, TrainingConfig
 from vqvae_gluon.data.images import to_images, to_tensor
 from vqvae_gluon.data.imageset import ImageSet
 from vqvae_gluon.data.loader import Augmentation, Loader
@@ -19,6 +19,7 @@ from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.model.vqvae import to_pixels
 from vqvae_gluon.settings import to_toml
 from vqvae_gluon.training import checkpoint, plots
+from vqvae_gluon.training.adapt import Prepared
 from vqvae_gluon.training.checkpoint import Checkpoint, Progress, Row
 from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.learner import LOSSES, Learner, Step
@@ -35,19 +36,16 @@ _HELD_OUT = 0  # of streams of random numbers, beside those of the epochs, which
 _MEASURED = (*LOSSES, "perplexity", "gradient_norm", "restarted")
 
 
-def train(
-    config: Config, options: RunConfig, train_images: ImageSet, test_images: ImageSet, workers: Alone
-) -> Progress:
+def train(options: RunConfig, prepared: Prepared, workers: Alone) -> Progress:
     """Train; or go on with a run that was stopped, from its last checkpoint on, to the same end bit for bit.
 
     The run's directory gets what :class:`~vqvae_gluon.training.log.Log` writes, ``last.npz``, ``best.npz`` (the epoch
     that reconstructs the validation images best), and ``reconstructions/`` with a grid of test images for every epoch.
 
     Args:
-        config: network and schedule.
         options: the run's directory, and what else changes nothing of the result.
-        train_images: ``validation_images`` of them, drawn by the seed, are held out.
-        test_images: measured every epoch, never used to choose anything.
+        prepared: network and schedule, and the images: of those to train on ``validation_images``, drawn by the seed,
+            are held out; those for tests are measured every epoch, and never used to choose anything.
         workers: with whom the work is shared; that of rank 0 writes.
 
     Returns:
@@ -58,7 +56,7 @@ def train(
         RuntimeFailure: a loss or a gradient is no longer finite.
     """
     with contextlib.ExitStack() as stack:
-        return _Run(config, options, train_images, test_images, workers, stack).run()
+        return _Run(options, prepared, workers, stack).run()
 
 
 def find_checkpoint(run: Path) -> Path:
@@ -67,36 +65,15 @@ def find_checkpoint(run: Path) -> Path:
 
 
 class _Run:
-    def __init__(
-        self,
-        config: Config,
-        options: RunConfig,
-        train_images: ImageSet,
-        test_images: ImageSet,
-        workers: Alone,
-        stack: contextlib.ExitStack,
-    ):
+    def __init__(self, options: RunConfig, prepared: Prepared, workers: Alone, stack: contextlib.ExitStack):
+        config, train_images, test_images, self._notes = prepared
         training = config.training
-        for images in (train_images, test_images):
-            _check_shape(config, images)
-        if training.batch_size % workers.count:
-            raise InputError("--batch-size", f"is {training.batch_size}, which {workers.count} workers cannot share")
         self._config, self._options, self._workers = config, options, workers
         self._directory = Path(options.output)
-        order = np.random.default_rng([training.seed, _HELD_OUT]).permutation(len(train_images))
-        self._held_out, self._chosen = np.split(order, [min(training.validation_images, len(order))])
-        self._chosen.sort()
-        if len(self._chosen) < training.batch_size:
-            raise InputError(
-                "training data",
-                f"{len(self._chosen)} images are left beside --validation-images, fewer than --batch-size",
-            )
-        sha256 = train_images.fingerprint() if workers.rank == 0 else ""
-        self._data = {"name": training.data, "sha256": workers.agree(sha256.encode()).decode()}
-        for name, images in (("training", train_images), ("test", test_images)):
-            sample = _sample_hash(images) if workers.count > 1 else b""
-            if workers.agree(sample) != sample:
-                raise InputError(f"{name} data", "differs from that of the worker of rank 0; give all of them the same")
+        self._held_out, self._chosen = hold_out(training, len(train_images), workers.count)
+        for images in (train_images, test_images):
+            _check_shape(config, images)
+        self._data = {"name": training.data, "sha256": self._check_images(train_images, test_images)}
         self._steps = steps_of(training, len(self._chosen))
         augmentation = Augmentation(training.flip, training.shift)
 
@@ -108,13 +85,31 @@ class _Run:
         measured = {"validation": (train_images, self._held_out), "test": (test_images, np.arange(len(test_images)))}
         self._measured = {name: (open_loader(images, plain), which) for name, (images, which) in measured.items()}
         self._grid_images = test_images.read(_spread(len(test_images), _GRID_IMAGES))
-        self._variance = _variance(train_images, self._chosen[_spread(len(self._chosen), _VARIANCE_IMAGES)])
+        self._variance = pixel_variance(train_images, self._chosen)
+        if not self._variance:
+            raise InputError(
+                "training data",
+                "all values of all pixels are equal, so there is nothing to learn; give other pictures by --data",
+            )
         self._learner = Learner(config, workers, options.operators)
         self._changes: list[str] = []
         self._progress = self._begin(train_images)
         self._log = stack.enter_context(
             Log(self._directory if workers.rank == 0 else None, self._progress, to_toml(config, options))
         )
+
+    def _check_images(self, train_images: ImageSet, test_images: ImageSet) -> str:
+        """The SHA-256 of the training images. All images are read once before the first step, so that none of them
+        ends the run after an epoch."""
+        sha256 = ""
+        if self._workers.rank == 0:
+            sha256 = train_images.fingerprint()
+            test_images.fingerprint()
+        for name, images in (("training", train_images), ("test", test_images)):
+            sample = _sample_hash(images) if self._workers.count > 1 else b""
+            if self._workers.agree(sample) != sample:
+                raise InputError(f"{name} data", "differs from that of the worker of rank 0; give all of them the same")
+        return self._workers.agree(sha256.encode()).decode()
 
     def _begin(self, images: ImageSet) -> Progress:
         """Where the run stands: at its beginning, or where its last checkpoint was taken, which rank 0 reads."""
@@ -126,9 +121,14 @@ class _Run:
             self._learner.start(images.read(self._chosen[_spread(len(self._chosen), count)]))
             return Progress()
         last = checkpoint.load(path, io.BytesIO(found))
-        if (_comparable(last.config), last.data) != (_comparable(self._config), self._data):
+        changed = _differences(_comparable(last.config), _comparable(self._config))
+        if changed:
+            remedy = "repeat those (--resume with --output alone reads them), or give another --output"
+            raise InputError(path, f"was made with other options: {', '.join(changed)}; {remedy}")
+        if last.data != self._data:
+            digests = " and now ".join(data["sha256"][:12] for data in (last.data, self._data))
             raise InputError(
-                path, "was made with other options or on other data; repeat those, or give another --output"
+                path, f"was made on other training images: SHA-256 {digests}; give those, or give another --output"
             )
         try:
             self._learner.restore(last.arrays, last.progress.step)
@@ -142,6 +142,8 @@ class _Run:
 
     def run(self) -> Progress:
         progress, training = self._progress, self._config.training
+        for note in self._notes:
+            self._log.say(f"{self._directory}: {note}")
         self._log.say(
             f"{self._directory}: {self._data['name']} {self._data['sha256']}, {len(self._chosen)} images to train on, "
             f"{len(self._held_out)} to choose the best epoch, variance of the pixels {self._variance:.5f}, "
@@ -292,6 +294,34 @@ def _sample_hash(images: ImageSet) -> bytes:
     return digest.digest()
 
 
+def hold_out(config: TrainingConfig, images: int, workers: int) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the images that choose the best epoch, and, rising, of those to train on.
+
+    Raises:
+        InputError: those are too few for a batch, or the workers cannot share it.
+    """
+    if config.batch_size % workers:
+        raise InputError("--batch-size", f"is {config.batch_size}, which {workers} workers cannot share")
+    order = np.random.default_rng([config.seed, _HELD_OUT]).permutation(images)
+    held_out, chosen = np.split(order, [min(config.validation_images, images)])
+    if len(chosen) < config.batch_size:
+        raise InputError(
+            "training data",
+            f"of {images} images {len(held_out)} are held out, and {len(chosen)} are left, fewer than a batch of "
+            f"{config.batch_size}; lower --validation-images or --batch-size, or leave them out",
+        )
+    return held_out, np.sort(chosen)
+
+
+def _differences(before: Config, now: Config) -> list[str]:
+    """The fields that differ between two configs, each with both values."""
+    changed = []
+    for part in ("model", "training"):
+        old, new = (dataclasses.asdict(getattr(config, part)) for config in (before, now))
+        changed += [f"{name} was {old[name]} and is {new[name]}" for name in old if old[name] != new[name]]
+    return changed
+
+
 def _comparable(config: Config) -> Config:
     """What must be equal for one run to go on with another: not its end, unless the learning rate depends on it, nor
     what mends a run that diverges."""
@@ -305,9 +335,12 @@ def _check_shape(config: Config, images: ImageSet) -> None:
     height, width, channels = images.shape
     stride = config.model.stride
     if channels != config.model.image_channels:
-        raise InputError("data", f"has {channels} channels, the network {config.model.image_channels}")
+        raise InputError(
+            "data", f"has {channels} channels, the network {config.model.image_channels}; leave --image-channels out"
+        )
     if height % stride or width % stride:
-        raise InputError("data", f"is {width}x{height}; the network needs sides that {stride} divides")
+        remedy = "give fewer --hidden-channels, each of which halves the sides"
+        raise InputError("data", f"is {width}x{height}; the network needs sides that {stride} divides; {remedy}")
 
 
 def _spread(length: int, count: int) -> np.ndarray:
@@ -315,8 +348,13 @@ def _spread(length: int, count: int) -> np.ndarray:
     return np.linspace(0, length, min(count, length), endpoint=False).astype(int)
 
 
-def _variance(images: ImageSet, indices: np.ndarray) -> float:
-    """Of all values of these images, taken as 0..1."""
+def pixel_variance(images: ImageSet, chosen: np.ndarray) -> float:
+    """Variance of all values of the images to train on, taken as 0..1; of many images, of some of them.
+
+    Args:
+        chosen: their numbers.
+    """
+    indices = chosen[_spread(len(chosen), _VARIANCE_IMAGES)]
     parts = (images.read(indices[start : start + 1024]) for start in range(0, len(indices), 1024))
     counts = sum(np.bincount(part.ravel(), minlength=256) for part in parts)
     values, shares = np.arange(256) / 255, counts / np.sum(counts)
