@@ -139,7 +139,7 @@ def _train(options: argparse.Namespace) -> int:
         try:
             _train_as(options, settings, Alone())
         except KeyboardInterrupt as error:
-            raise RuntimeFailure("interrupted", _how_to_go_on(settings.run.output)) from error
+            raise RuntimeFailure("interrupted", _how_to_continue(settings.run.output)) from error
     elif not serve_cluster(kvstore):
         with join_cluster(kvstore) as workers:
             _train_as(options, settings, workers)
@@ -171,13 +171,13 @@ def _check_place(output: Path, settings) -> None:
         )
 
 
-def _how_to_go_on(output: str) -> str:
+def _how_to_continue(output: str) -> str:
     from vqvae_gluon.training.loop import find_checkpoint
 
     if not find_checkpoint(Path(output)).exists():
         return "nothing is kept yet; begin again by the same command"
     words = shlex.join(["vqvae-gluon", "train", "--resume", "--output", output])
-    return f"the run is kept up to its last checkpoint; go on by: {words}"
+    return f"the run is kept up to its last checkpoint; continue by: {words}"
 
 
 def _launch(options: argparse.Namespace) -> int:

@@ -151,7 +151,7 @@ class _Run:
         )
         if progress.step:
             changes = "".join(f", with {change}" for change in self._changes)
-            self._log.say(f"{self._directory}: goes on after step {progress.step} of {self._steps}{changes}")
+            self._log.say(f"{self._directory}: continues after step {progress.step} of {self._steps}{changes}")
         while progress.step < self._steps and not self._is_stopped_early():
             row = self._epoch()
             for name, (loader, indices) in self._measured.items():
