@@ -67,6 +67,7 @@ def test_a_folder_with_train_alone_is_split_too(photos):
         ([], r"photos: holds no PNG or JPEG file; give a directory of images"),
         (["a.png", "b.png"], r"photos: holds 2 pictures; give 3 at least"),
         ([".a.png"], r"photos: holds hidden PNG and JPEG files alone; give a folder of pictures"),
+        (["a.webp", "b.webp"], r"photos: holds no PNG or JPEG file, but others \(.webp 2\); convert its pictures"),
         (["test/a.png"], r"photos: has test/ and no train/; give it both, or neither"),
         (None, r"photos: is no directory; give the folder of the pictures by --data"),
     ],
@@ -75,7 +76,7 @@ def test_a_folder_that_cannot_be_split_says_what_it_wants(names, why, tmp_path):
     if names is not None:
         (tmp_path / "photos" / "test" if names and "test" in names[0] else tmp_path / "photos").mkdir(parents=True)
     for name in names or []:
-        write_image(tmp_path / "photos" / name, waves(8, 8))
+        PIL.Image.fromarray(waves(8, 8)).save(tmp_path / "photos" / name)
     with pytest.raises(InputError, match=why):
         open_folder(tmp_path / "photos", None, 0, 4)
 

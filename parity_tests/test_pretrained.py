@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import PRETRAINED, ROOT, run_cli, run_reconstruct
+from conftest import PRETRAINED, ROOT, run_cli, run_reconstruct, settings
 
 from vqvae_gluon.artifacts.bundle import open_bundle, open_pretrained
 from vqvae_gluon.config import PRESETS
@@ -60,10 +60,7 @@ def test_the_data_of_mnist_are_its_training_digits():
 
 
 def test_a_name_that_there_is_not_is_refused():
-    with pytest.raises(
-        InputError,
-        match="imagenet: is not the name of a pretrained network; give one of cifar10, mnist",
-    ):
+    with pytest.raises(InputError, match="imagenet: is not the name of a pretrained network; give one of cifar10, mnist"):
         load_pretrained("imagenet")
 
 

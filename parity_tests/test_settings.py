@@ -6,18 +6,12 @@ import dataclasses
 import io
 
 import pytest
-from conftest import run_cli_here
+from conftest import run_cli_here, settings
 
 from vqvae_gluon.cli import main
 from vqvae_gluon.config import PRESETS, ModelConfig, RunConfig, TrainingConfig
 from vqvae_gluon.errors import REJECTED, USAGE, InputError, UsageError
 from vqvae_gluon.settings import add_flags, read_settings, to_toml
-
-
-def settings(*words):
-    parser = argparse.ArgumentParser()
-    add_flags(parser)
-    return read_settings(parser.parse_args([*map(str, words)]))[:2]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ def add_to(commands: Commands) -> None:
     train = commands.add(
         "train",
         _train,
-        "train a network; run it again to go on after an interruption",
+        "train a network; run it again to continue after an interruption",
         [
             "--preset mnist",
             "--epochs 1 --batch-size 128 --learning-rate 1e-3 --output runs/short",
@@ -29,7 +29,9 @@ def add_to(commands: Commands) -> None:
         ],
     )
     train.add_argument(
-        "--resume", action="store_true", help="go on with the run in --output, by the settings that it wrote, or fail"
+        "--resume",
+        action="store_true",
+        help="continue the run in --output with the settings that it wrote; an error if there is none",
     )
     add_flags(train)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from vqvae_gluon.data.images import SUFFIXES, find_images, read_shape
+from vqvae_gluon.data.images import SUFFIXES, find_images, read_shape, walk
 from vqvae_gluon.data.imageset import ArraySet, FolderSet, ImageSet, each_number, read_all
 from vqvae_gluon.errors import InputError
 
@@ -118,10 +118,23 @@ def _shapes(files: Sequence[Path], numbers: Iterable[int]) -> list[tuple[int, in
 
 def _visible(directory: Path) -> list[Path]:
     """The pictures that are not hidden. Some systems put files with names like ``._1.jpg`` beside pictures."""
+    others = _other_files(directory)
+    if others and next(walk(directory, SUFFIXES), None) is None:
+        raise InputError(directory, f"holds no PNG or JPEG file, but others ({_listed(others)}); convert its pictures")
     files = [file for file in find_images(directory) if not _is_hidden(file.relative_to(directory))]
     if not files:
         raise InputError(directory, "holds hidden PNG and JPEG files alone; give a folder of pictures")
     return files
+
+
+def _other_files(directory: Path) -> "collections.Counter[str]":
+    """How many files that are no pictures there are of each suffix."""
+    others: collections.Counter[str] = collections.Counter()
+    for _, folders, names in os.walk(directory):
+        folders[:] = [name for name in folders if not _is_hidden(Path(name))]
+        kinds = (os.path.splitext(name)[1].lower() for name in names if not name.startswith("."))
+        others.update(kind or "no suffix" for kind in kinds if kind not in SUFFIXES)
+    return others
 
 
 def _is_hidden(path: Path) -> bool:
@@ -141,11 +154,7 @@ def _describe(directory: Path, files: dict[str, list[Path]], sizes: "collections
     places = collections.Counter(os.path.relpath(file.parent, directory) for file in every)
     if len(places) > 1:
         text += f"; in {_listed(places)}"
-    others: collections.Counter[str] = collections.Counter()
-    for _, folders, names in os.walk(directory):
-        folders[:] = [name for name in folders if not _is_hidden(Path(name))]
-        kinds = (os.path.splitext(name)[1].lower() for name in names if not name.startswith("."))
-        others.update(kind or "no suffix" for kind in kinds if kind not in SUFFIXES)
+    others = _other_files(directory)
     return f"{text}; left out: {_listed(others)}" if others else text
 
 
