@@ -205,7 +205,7 @@ def test_gray_pictures_train_the_residual_network(tmp_path):
     flags = ["--preset", "cifar10", "--epochs", 1, "--num-embeddings", 16]
     result = train(tmp_path / "scans", tmp_path / "run", *flags)
     assert result.returncode == DONE, result.stderr
-    assert "all pictures are gray: the network has 1 channel" in result.stderr
+    assert "image_channels is 1, not the preset's 3: the images have as many" in result.stderr
     assert checkpoint.load(tmp_path / "run" / "last.npz").config.model.image_channels == 1
 
 

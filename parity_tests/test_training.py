@@ -139,6 +139,9 @@ def test_a_run_is_not_mixed_with_another(folder, run):
 def test_resume_wants_something_to_go_on_with(folder, run, tmp_path):
     result = train(folder, tmp_path / "new", 3, "--resume")
     assert result.returncode == REJECTED
+    assert "last.npz: does not exist; leave --resume out to begin" in result.stderr
+    result = run_cli("train", "--resume", "--output", tmp_path / "new")
+    assert result.returncode == REJECTED
     assert "settings.toml: does not exist; give the run's directory by --output, or leave --resume out" in result.stderr
     assert train(folder, run, 3, "--resume").returncode == DONE
 
@@ -488,6 +491,14 @@ def test_a_loss_that_is_not_finite_from_the_start_is_one_line(patches, tmp_path)
     told = [line for line in result.stderr.splitlines() if not line.startswith(str(tmp_path))]
     assert len(told) == 1, told
     assert told[0].endswith("there is no checkpoint yet; lower --learning-rate or set --clip-norm")
+
+
+def test_a_first_loss_that_is_not_finite_is_not_put_down_to_the_learning_rate(patches, tmp_path):
+    words = ["--dataset", "images", "--data", patches, "--output", tmp_path / "run", "--reconstruction-weight", 1e39]
+    result = run_cli("train", *SMALL, *words)
+    assert result.returncode == FAILED
+    assert "error: epoch 1, step 1: the loss is inf" in result.stderr
+    assert result.stderr.endswith("no checkpoint yet; lower --reconstruction-weight or --commitment-cost\n")
 
 
 @pytest.mark.parametrize("low_high", [(0.0029, 0.0061), (0.08, 0.118), (7, 140), (0.0001, 0.3), (1, 20000)])

@@ -77,10 +77,10 @@ def read_settings(options: argparse.Namespace, resumes: bool = False) -> Setting
     levels = [given, flags]
     output = next((level["run"]["output"] for level in (flags, given) if level.get("run", {}).get("output")), "")
     output = output or f"runs/{name}"
-    if resumes:
-        written = _read_run(Path(output))
-        is_enough = options.preset is None and options.config is None
-        levels.insert(0, written if is_enough else {"run": {"data_directory": written["run"]["data_directory"]}})
+    if resumes and options.preset is None and options.config is None:
+        levels.insert(0, _read_run(Path(output)))
+    elif resumes and (Path(output) / SETTINGS_FILE).is_file():  # Of several machines one has it.
+        levels.insert(0, {"run": {"data_directory": _read_run(Path(output))["run"]["data_directory"]}})
     values = {**PRESETS[name].to_json(), "run": dataclasses.asdict(RunConfig())}
     for level in levels:
         if "epochs" in level.get("training", {}):

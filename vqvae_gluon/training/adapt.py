@@ -44,11 +44,15 @@ def prepare(config: Config, run: RunConfig, given: frozenset[str], workers: int)
     train_images, test_images, size, notes = open_splits(
         training.data, channels, directory, training.image_size, config.model.stride
     )
-    model = dataclasses.replace(config.model, image_channels=channels or train_images.shape[2])
-    config = Config(model, dataclasses.replace(training, image_size=size))
-    if model.image_channels != 3 and directory is not None and channels is None:
-        notes.append("all pictures are gray: the network has 1 channel")
-    config, changes = adapt(config, given, len(train_images), workers)
+    channels = train_images.shape[2]
+    if channels != config.model.image_channels:
+        notes.append(
+            f"image_channels is {channels}, not the preset's {config.model.image_channels}: the images have as many"
+        )
+    model = dataclasses.replace(config.model, image_channels=channels)
+    config, changes = adapt(
+        Config(model, dataclasses.replace(training, image_size=size)), given, len(train_images), workers
+    )
     return Prepared(config, train_images, test_images, [*notes, *changes])
 
 

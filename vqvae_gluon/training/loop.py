@@ -33,6 +33,7 @@ _START_IMAGES = 1000
 _COMPARED_IMAGES = 100
 _VARIANCE_IMAGES = 50000
 _HELD_OUT = 0  # of streams of random numbers, beside those of the epochs, which are numbered from 1 on
+_LOWER_WEIGHTS = "lower --reconstruction-weight or --commitment-cost"
 _MEASURED = (*LOSSES, "perplexity", "gradient_norm", "restarted")
 
 
@@ -243,9 +244,9 @@ class _Run:
     def _failure(self, what: str) -> RuntimeFailure:
         kept = find_checkpoint(self._directory)
         good = f"{kept} is as it was last written" if kept.exists() else "there is no checkpoint yet"
-        return RuntimeFailure(
-            f"epoch {self._progress.epoch + 1}, {what}", f"{good}; lower --learning-rate or set --clip-norm"
-        )
+        # Before the first update the learning rate has had no effect.
+        remedy = "lower --learning-rate or set --clip-norm" if self._progress.step else _LOWER_WEIGHTS
+        return RuntimeFailure(f"epoch {self._progress.epoch + 1}, {what}", f"{good}; {remedy}")
 
     def _log_step(self, step: Step) -> None:
         progress = self._progress
