@@ -60,7 +60,10 @@ def test_the_data_of_mnist_are_its_training_digits():
 
 
 def test_a_name_that_there_is_not_is_refused():
-    with pytest.raises(InputError, match="imagenet: is not the name of a pretrained network; give one of cifar10, mnist"):
+    with pytest.raises(
+        InputError,
+        match="imagenet: is not the name of a pretrained network; give one of cifar10, mnist",
+    ):
         load_pretrained("imagenet")
 
 
