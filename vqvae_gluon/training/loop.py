@@ -74,7 +74,7 @@ class _Run:
         self._held_out, self._chosen = hold_out(training, len(train_images), workers.count)
         for images in (train_images, test_images):
             _check_shape(config, images)
-        self._data = {"name": training.data, "sha256": self._check_images(train_images, test_images)}
+        self._data = {"name": training.data, "sha256": _check_images(train_images, test_images, workers)}
         self._steps = steps_of(training, len(self._chosen))
         augmentation = Augmentation(training.flip, training.shift)
 
@@ -99,19 +99,6 @@ class _Run:
             Log(self._directory if workers.rank == 0 else None, self._progress, to_toml(config, options))
         )
 
-    def _check_images(self, train_images: ImageSet, test_images: ImageSet) -> str:
-        """The SHA-256 of the training images. All images are read once before the first step, so that none of them
-        ends the run after an epoch."""
-        sha256 = ""
-        if self._workers.rank == 0:
-            sha256 = train_images.fingerprint()
-            test_images.fingerprint()
-        for name, images in (("training", train_images), ("test", test_images)):
-            sample = _sample_hash(images) if self._workers.count > 1 else b""
-            if self._workers.agree(sample) != sample:
-                raise InputError(f"{name} data", "differs from that of the worker of rank 0; give all of them the same")
-        return self._workers.agree(sha256.encode()).decode()
-
     def _begin(self, images: ImageSet) -> Progress:
         """Where the run stands: at its beginning, or where its last checkpoint was taken, which rank 0 reads."""
         path = find_checkpoint(self._directory)
@@ -122,15 +109,7 @@ class _Run:
             self._learner.start(images.read(self._chosen[_spread(len(self._chosen), count)]))
             return Progress()
         last = checkpoint.load(path, io.BytesIO(found))
-        changed = _differences(_comparable(last.config), _comparable(self._config))
-        if changed:
-            remedy = "repeat those (--resume with --output alone reads them), or give another --output"
-            raise InputError(path, f"was made with other options: {', '.join(changed)}; {remedy}")
-        if last.data != self._data:
-            digests = " and now ".join(data["sha256"][:12] for data in (last.data, self._data))
-            raise InputError(
-                path, f"was made on other training images: SHA-256 {digests}; give those, or give another --output"
-            )
+        _check_same(path, last, self._config, self._data)
         try:
             self._learner.restore(last.arrays, last.progress.step)
         except ValueError as error:
@@ -288,6 +267,24 @@ class _Run:
             self._log.grid(grid, name, row["step"], is_best)
 
 
+def _check_images(train_images: ImageSet, test_images: ImageSet, workers: Alone) -> str:
+    """The SHA-256 of the training images. All images are read once before the first step, so that none of them ends the
+    run after an epoch.
+
+    Raises:
+        InputError: an image is damaged, or the workers have different ones.
+    """
+    sha256 = ""
+    if workers.rank == 0:
+        sha256 = train_images.fingerprint()
+        test_images.fingerprint()
+    for name, images in (("training", train_images), ("test", test_images)):
+        sample = _sample_hash(images) if workers.count > 1 else b""
+        if workers.agree(sample) != sample:
+            raise InputError(f"{name} data", "differs from that of the worker of rank 0; give all of them the same")
+    return workers.agree(sha256.encode()).decode()
+
+
 def _sample_hash(images: ImageSet) -> bytes:
     """Of how many images there are, and of some of them."""
     digest = hashlib.sha256(str(len(images)).encode())
@@ -312,6 +309,21 @@ def hold_out(config: TrainingConfig, images: int, workers: int) -> tuple[np.ndar
             f"{config.batch_size}; lower --validation-images or --batch-size, or leave them out",
         )
     return held_out, np.sort(chosen)
+
+
+def _check_same(path: Path, last: Checkpoint, config: Config, data: dict[str, str]) -> None:
+    """Refuse to continue a run with other settings or images than it was begun with.
+
+    Raises:
+        InputError: they differ; it names each setting with both values.
+    """
+    changed = _differences(_comparable(last.config), _comparable(config))
+    if changed:
+        remedy = "repeat those (--resume with --output alone reads them), or give another --output"
+        raise InputError(path, f"was made with other options: {', '.join(changed)}; {remedy}")
+    if last.data != data:
+        digests = " and now ".join(one["sha256"][:12] for one in (last.data, data))
+        raise InputError(path, f"was made on other training images: SHA-256 {digests}; give those, or another --output")
 
 
 def _differences(before: Config, now: Config) -> list[str]:
