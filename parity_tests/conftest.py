@@ -1,5 +1,6 @@
 """What the tests share: the real binary, the real bundle, real digits, and the programs as users start them."""
 
+import argparse
 import contextlib
 import io
 import os
@@ -15,9 +16,11 @@ import pytest
 from vqvae_gluon.artifacts.bundle import GraphFiles, graph_files
 from vqvae_gluon.cli import main
 from vqvae_gluon.compat import mx
+from vqvae_gluon.config import Config, RunConfig
 from vqvae_gluon.data import load_split
 from vqvae_gluon.kernels import why_not_fused
 from vqvae_gluon.runtimes.cpp import find_binary
+from vqvae_gluon.settings import add_flags, read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = ROOT / "pretrained" / "mnist"
@@ -78,6 +81,14 @@ def run_cli_here(*arguments) -> subprocess.CompletedProcess:
 def run_reconstruct(*arguments) -> subprocess.CompletedProcess:
     """Run the C++ binary."""
     return subprocess.run([find_binary(), *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def settings(*words) -> tuple[Config, RunConfig]:
+    """The settings that these words of ``vqvae-gluon train`` ask for."""
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    config, run, _ = read_settings(parser.parse_args([*map(str, words)]))
+    return config, run
 
 
 @pytest.fixture(scope="session")

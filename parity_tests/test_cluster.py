@@ -12,9 +12,8 @@ import numpy as np
 import psutil  # type: ignore[import-untyped]
 import pytest
 import yaml  # type: ignore[import-untyped]
-from conftest import ROOT, run_cli
+from conftest import ROOT, run_cli, settings
 from interruptions import differences, make_folder, start
-from test_settings import settings
 
 from vqvae_gluon.data.images import read_image, write_image
 from vqvae_gluon.errors import FAILED, REJECTED, USAGE

@@ -142,7 +142,9 @@ def test_a_damaged_file_is_named_and_the_rest_can_still_be_read(sets, plan, work
         batches = loader.batches(np.split(np.arange(10), 5), epoch=1)
         for step in range(3):
             np.testing.assert_array_equal(next(batches), digits[2 * step : 2 * step + 2])
-        with pytest.raises(InputError, match=r"7.png: is not a readable PNG or JPEG image \(.+\)$"):
+        with pytest.raises(
+            InputError, match=r"7.png: is not a readable PNG or JPEG image \(.+\); replace it, or move it away$"
+        ):
             next(batches)
         (again,) = loader.batches([np.array([9])], epoch=1)
         np.testing.assert_array_equal(again, digits[9:10])

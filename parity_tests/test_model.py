@@ -237,8 +237,9 @@ def test_the_last_layer_is_the_transposed_convolution_with_its_kernel_turned_aro
         (PRESETS["mnist"].model, "digits"),
         (dataclasses.replace(PRESETS["mnist"].model, image_channels=3), "photos"),
         (PRESETS["cifar10"].model, "photos"),
+        (dataclasses.replace(PRESETS["cifar10"].model, image_channels=1, hidden_channels=(8, 8)), "digits"),
     ],
-    ids=["mnist", "mnist in colour", "cifar10"],
+    ids=["mnist", "mnist in colour", "cifar10", "cifar10 in gray"],
 )
 def test_training_computes_the_same_functions(config, pictures, request):
     trained, plain = VQVAE(config, training=True), VQVAE(config)

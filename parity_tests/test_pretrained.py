@@ -5,7 +5,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import PRETRAINED, ROOT, run_cli, run_reconstruct
+from conftest import PRETRAINED, ROOT, run_cli, run_reconstruct, settings
 
 from vqvae_gluon.artifacts.bundle import open_bundle, open_pretrained
 from vqvae_gluon.config import PRESETS
@@ -13,7 +13,6 @@ from vqvae_gluon.data import fingerprint, load_split
 from vqvae_gluon.data.images import find_images, read_image, read_images, to_images
 from vqvae_gluon.errors import DONE, InputError
 from vqvae_gluon.runtimes.gluon import load_pretrained
-from vqvae_gluon.settings import to_toml
 from vqvae_gluon.training.metrics import perplexity
 
 CIFAR10 = ROOT / "pretrained" / "cifar10"
@@ -52,7 +51,7 @@ def test_a_bundle_is_that_of_its_preset_and_of_the_epoch_that_is_told(name, whic
     log = (bundle.path / "log.txt").read_text()
     assert f"$ vqvae-gluon train --preset {name} " in log
     assert bundle.manifest["data"]["sha256"] in log
-    assert to_toml(bundle.config, None).strip() in (bundle.path / "settings.toml").read_text()
+    assert settings("--config", bundle.path / "settings.toml")[0] == bundle.config
 
 
 def test_the_data_of_mnist_are_its_training_digits():

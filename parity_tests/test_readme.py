@@ -3,16 +3,14 @@
 What takes hours, files that a user has, or several machines is in a block of ``sh``.
 """
 
-import argparse
 import csv
 import re
 import subprocess
 
 import pytest
-from conftest import COMMANDS, PRETRAINED, ROOT, bash_blocks, run_cli, run_reconstruct, run_shell
+from conftest import COMMANDS, PRETRAINED, ROOT, bash_blocks, run_cli, run_reconstruct, run_shell, settings
 
 from vqvae_gluon.cli.words import RUNTIME_NAMES
-from vqvae_gluon.settings import add_flags, read_settings
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = ["README.md", "docs/parity.md"]
@@ -181,9 +179,7 @@ def test_the_numbers_of_a_pretrained_bundle_are_its_own(name):
 def test_the_settings_of_the_training_document_are_read(tmp_path):
     (text,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/training.md").read_text(), re.DOTALL)
     (tmp_path / "faces.toml").write_text(text)
-    parser = argparse.ArgumentParser()
-    add_flags(parser)
-    config, run = read_settings(parser.parse_args(["--config", str(tmp_path / "faces.toml")]))
+    config, run = settings("--config", tmp_path / "faces.toml")
     assert (config.model.num_embeddings, config.training.flip, run.num_workers) == (1024, True, 2)
 
 

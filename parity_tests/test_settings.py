@@ -1,20 +1,17 @@
 """The settings of a run: a preset, a TOML file, flags."""
 
 import argparse
+import contextlib
 import dataclasses
+import io
 
 import pytest
-from conftest import run_cli_here
+from conftest import run_cli_here, settings
 
+from vqvae_gluon.cli import main
 from vqvae_gluon.config import PRESETS, ModelConfig, RunConfig, TrainingConfig
 from vqvae_gluon.errors import REJECTED, USAGE, InputError, UsageError
 from vqvae_gluon.settings import add_flags, read_settings, to_toml
-
-
-def settings(*words):
-    parser = argparse.ArgumentParser()
-    add_flags(parser)
-    return read_settings(parser.parse_args([*map(str, words)]))
 
 
 @pytest.fixture
@@ -142,3 +139,59 @@ def test_a_flag_that_is_wrong_is_a_usage_error(flag):
     with pytest.raises(SystemExit) as end:
         run_cli_here("train", *flag)
     assert end.value.code == USAGE
+
+
+def test_help_says_every_default_and_that_of_each_preset(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit) as end, contextlib.redirect_stdout(io.StringIO()) as out:
+        main(["train", "--help"])
+    assert end.value.code == 0
+    told = out.getvalue()
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    for action in parser._actions:
+        if "." in action.dest:
+            assert "(default: " in action.help, action.dest
+    assert "(default: 500 of mnist, mnist-original; 32 of cifar10, cifar10-sonnet)" in told
+    assert "(default: 0.001 of mnist, cifar10; 0.0001 of mnist-original; 0.0003 of cifar10-sonnet)" in told
+    assert "(default: runs/PRESET)" in told
+
+
+@pytest.mark.parametrize("command", ["train", "export", "parity", "parity record", "parity compare", "encode-folder"])
+def test_a_wrong_option_points_to_the_help_of_its_own_command(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([*command.split(), "x", "--output", "x", "--runtime", "gluon", "--bogus"])
+    assert end.value.code == USAGE
+    assert capsys.readouterr().err.endswith(f"(see vqvae-gluon {command} --help)\n")
+
+
+def test_a_wrong_command_points_to_the_help_of_all(capsys):
+    with pytest.raises(SystemExit):
+        main(["trian"])
+    assert capsys.readouterr().err.endswith("(see vqvae-gluon --help)\n")
+
+
+@pytest.mark.parametrize("given", [["--resume", "--output", "run"], ["--resume", "--output", "run", "--epochs", "7"]])
+def test_a_run_that_is_resumed_is_that_of_its_own_settings(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before, run = settings(
+        "--preset", "cifar10", "--steps", 9, "--data", "faces", "--num-workers", 2, "--output", "old"
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "settings.toml").write_text(to_toml(before, dataclasses.replace(run, kvstore="dist_sync")))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--resume", action="store_true")
+    add_flags(parser)
+    found = read_settings(parser.parse_args(given), resumes=True)
+    wanted = {"epochs": 7, "steps": 0} if "7" in given else {}
+    assert found.config == dataclasses.replace(before, training=dataclasses.replace(before.training, **wanted))
+    assert found.run == dataclasses.replace(run, output="run")
+    assert {"training.batch_size", "training.validation_images", "model.image_channels"} <= found.given
+
+
+def test_only_what_the_user_set_counts_as_given(write):
+    parser = argparse.ArgumentParser()
+    add_flags(parser)
+    path = write('preset = "cifar10"\n[training]\nbatch_size = 7')
+    found = read_settings(parser.parse_args(["--config", str(path), "--epochs", "3"]))
+    assert found.given == {"training.batch_size", "training.epochs"}

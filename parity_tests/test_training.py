@@ -4,24 +4,31 @@ import csv
 import dataclasses
 import fcntl
 import json
+import math
 import random
+import re
+import shlex
 import shutil
+import signal
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 from conftest import PRETRAINED, run_cli, run_reconstruct
 from interruptions import LONG, differences, finish, interrupt, make_folder, shown, start
+from matplotlib.figure import Figure
 from tensorboardX.proto.summary_pb2 import Summary
 
 from vqvae_gluon.artifacts.bundle import MANIFEST, file_names, open_bundle
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import PRESETS, TrainingConfig
 from vqvae_gluon.data import fingerprint
-from vqvae_gluon.data.images import write_image
+from vqvae_gluon.data.images import find_images, read_image, read_images, to_tensor, write_image
 from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE
 from vqvae_gluon.model.vqvae import VQVAE
-from vqvae_gluon.training import checkpoint
+from vqvae_gluon.training import checkpoint, plots
 from vqvae_gluon.training.checkpoint import Progress
 from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.learner import Learner
@@ -110,7 +117,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(folder, run, tmp_path):
     assert train(folder, path, 1).returncode == DONE
     result = train(folder, path, 3)
     assert result.returncode == DONE
-    assert "goes on after step 6 of 18" in result.stderr
+    assert "continues after step 6 of 18" in result.stderr
     expected, actual = parameters(run / "last.npz"), parameters(path / "last.npz")
     assert expected.keys() == actual.keys()
     for name, values in expected.items():
@@ -126,14 +133,79 @@ def test_a_finished_run_is_not_done_twice(folder, run):
 def test_a_run_is_not_mixed_with_another(folder, run):
     result = train(folder, run, 4, "--seed", 9)
     assert result.returncode == REJECTED
-    assert "last.npz: was made with other options or on other data" in result.stderr
+    assert "last.npz: was made with other options: seed was 0 and is 9; repeat those" in result.stderr
 
 
 def test_resume_wants_something_to_go_on_with(folder, run, tmp_path):
     result = train(folder, tmp_path / "new", 3, "--resume")
     assert result.returncode == REJECTED
     assert "last.npz: does not exist; leave --resume out to begin" in result.stderr
+    result = run_cli("train", "--resume", "--output", tmp_path / "new")
+    assert result.returncode == REJECTED
+    assert "settings.toml: does not exist; give the run's directory by --output, or leave --resume out" in result.stderr
     assert train(folder, run, 3, "--resume").returncode == DONE
+
+
+def test_resume_needs_no_other_words_than_the_run(folder, run, tmp_path):
+    path = tmp_path / "stopped"
+    assert train(folder, path, 1).returncode == DONE
+    result = run_cli("train", "--resume", "--output", path, "--epochs", 3)
+    assert result.returncode == DONE, result.stderr
+    assert "continues after step 6 of 18" in result.stderr
+    assert differences(run / "last.npz", path / "last.npz") == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--batch-size", 16, "--flip"], "batch_size was 32 and is 16, flip was False and is True"),
+        (["--num-embeddings", 32], "num_embeddings was 64 and is 32"),
+    ],
+)
+def test_what_differs_from_the_run_is_named_with_both_values(run, flags, told):
+    result = run_cli("train", "--resume", "--output", run, *flags)
+    assert result.returncode == REJECTED
+    assert f"last.npz: was made with other options: {told}; repeat those (--resume with --output alone" in result.stderr
+
+
+def test_other_training_images_are_named_by_their_hash(folder, run, tmp_path, digits):
+    shutil.copytree(folder, tmp_path / "images")
+    write_image(tmp_path / "images" / "train" / "0000.png", digits[999])
+    result = run_cli("train", "--resume", "--output", run, "--data", tmp_path / "images")
+    assert result.returncode == REJECTED
+    before = fingerprint(digits[:256])[:12]
+    assert f"last.npz: was made on other training images: SHA-256 {before} and now " in result.stderr
+
+
+def test_ctrl_c_says_how_to_continue_and_that_ends_as_if_nothing_was(uninterrupted, tmp_path):
+    folder, whole, _ = uninterrupted
+    path = tmp_path / "a run"
+    process = start(folder, path, *LONG)
+    until = time.monotonic() + 300
+    while not (path / "last.npz").exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == FAILED
+    line = errors.splitlines()[-1]
+    assert line.startswith("vqvae-gluon: error: interrupted: the run is kept up to its last checkpoint; continue by: ")
+    words = shlex.split(line.split("continue by: ")[1])
+    assert words == ["vqvae-gluon", "train", "--resume", "--output", str(path)]
+    assert run_cli(*words[1:]).returncode == DONE
+    assert differences(whole / "last.npz", path / "last.npz") == []
+
+
+def test_ctrl_c_before_the_first_checkpoint_says_so(folder, tmp_path):
+    flags = ["--dataset", "images", "--data", str(folder), "--output", str(tmp_path / "run"), *map(str, FLAGS)]
+    command = [sys.executable, "-m", "vqvae_gluon", "train", *flags, "--epochs", "100"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 300
+    while not (tmp_path / "run" / "log.txt").exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == FAILED
+    assert errors.splitlines()[-1].startswith("vqvae-gluon: error: interrupted: ")
 
 
 def test_a_schedule_that_depends_on_the_end_is_not_prolonged(folder, tmp_path):
@@ -213,7 +285,7 @@ def test_a_run_may_go_on_with_another_learning_rate(folder, tmp_path):
     result = train(folder, run, 2, "--learning-rate", 5e-4, "--clip-norm", 1)
     assert result.returncode == DONE
     changes = "with learning_rate 0.0005 in place of 0.001, with clip_norm 1.0 in place of 0.0"
-    assert f"goes on after step 6 of 12, {changes}" in result.stderr
+    assert f"continues after step 6 of 12, {changes}" in result.stderr
     assert checkpoint.load(run / "last.npz").config.training.learning_rate == 5e-4
 
 
@@ -300,6 +372,185 @@ def test_the_measured_error_is_that_of_all_images(digits):
     np.testing.assert_array_equal(counts, others)
     assert counts.sum() == 50 * 49
     assert whole["normalised_mse"] == pytest.approx(whole["mse"] / 0.1)
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    """Black and white patches, 64 pictures to train on and 32 to test: a linear last layer misses both colours."""
+    path = tmp_path_factory.mktemp("patches")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 64), ("test", 32)):
+        (path / split).mkdir()
+        for number in range(count):
+            patch = random.integers(0, 2, (2, 2, 1), dtype=np.uint8).repeat(3, 2) * 255
+            write_image(path / split / f"{number:02d}.png", patch.repeat(16, 0).repeat(16, 1))
+    return path
+
+
+SMALL = [
+    *("--preset", "cifar10", "--hidden-channels", 8, 8, "--residual-channels", 4, "--num-embeddings", 16),
+    *("--batch-size", 2, "--validation-images", 8),
+]
+
+
+@pytest.fixture(scope="module")
+def linear(tmp_path_factory, patches):
+    """A run of a small network whose last layer is linear."""
+    path = tmp_path_factory.mktemp("linear") / "run"
+    words = [
+        "--dataset",
+        "images",
+        "--data",
+        patches,
+        "--output",
+        path,
+        "--epochs",
+        4,
+        "--learning-rate",
+        0.01,
+        "--batch-size",
+        1,
+    ]
+    result = run_cli("train", *SMALL, *words)
+    assert result.returncode == DONE, result.stderr
+    return path
+
+
+@pytest.mark.parametrize("language", ["Python", "C++"])
+def test_the_grid_of_a_run_is_what_the_exported_bundle_gives_byte_for_byte(language, linear, patches, tmp_path):
+    originals = read_images(find_images(patches / "test"), 3)
+    decoded = checkpoint.load(linear / "last.npz").model()(mx.nd.array(to_tensor(originals)))[0].asnumpy()
+    assert (decoded < 0).any(), "nothing to clip"
+    assert (decoded > 1).any(), "nothing to clip"
+    assert run_cli("export", linear, "--output", tmp_path / "b", "--checkpoint", "last").returncode == DONE
+    out = ["--output", tmp_path / "out", patches / "test"]
+    if language == "Python":
+        assert run_cli("reconstruct", tmp_path / "b", *out).returncode == DONE
+    else:
+        assert run_reconstruct("--bundle", tmp_path / "b", *out).returncode == DONE
+    expected = pairs_grid(originals, read_images(find_images(tmp_path / "out"), 3))
+    np.testing.assert_array_equal(read_image(linear / "reconstruction_newest.png", 3), expected)
+
+
+def test_what_is_measured_is_measured_of_clipped_pixels_and_the_loss_is_not(linear, patches):
+    originals = read_images(find_images(patches / "test"), 3)
+    found = checkpoint.load(linear / "last.npz")
+    decoded, _, _, reconstruction_loss, *_ = found.model()(mx.nd.array(to_tensor(originals)))
+    clipped = np.clip(decoded.asnumpy(), 0, 1)
+    row = found.progress.history[-1]
+    assert row["test_mse"] == pytest.approx(np.square(clipped - to_tensor(originals) / 255).mean(), rel=1e-5)
+    assert row["test_mse"] < 0.999 * reconstruction_loss.asscalar()
+    assert row["test_loss"] > found.config.training.reconstruction_weight * reconstruction_loss.asscalar()
+
+
+def constant_pictures(path, values):
+    for split, count in (("train", 24), ("test", 4)):
+        (path / split).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.full((16, 16, 3), values[number % len(values)], np.uint8)
+            write_image(path / split / f"{number:02d}.png", pixels)
+    return path
+
+
+@pytest.mark.parametrize("value", [0, 255, 77])
+def test_pictures_without_any_variance_are_refused_in_one_line(value, tmp_path):
+    data = constant_pictures(tmp_path / "data", [value])
+    result = run_cli("train", *SMALL, "--dataset", "images", "--data", data, "--output", tmp_path / "run")
+    assert result.returncode == REJECTED
+    assert result.stderr == (
+        "vqvae-gluon: error: training data: all values of all pixels are equal, so there is nothing to learn; give"
+        " other pictures by --data\n"
+    )
+
+
+def test_pictures_each_of_one_colour_are_learned_and_exported(tmp_path):
+    data = constant_pictures(tmp_path / "data", [0, 255])
+    words = ["--dataset", "images", "--data", data, "--output", tmp_path / "run", "--epochs", 1]
+    result = run_cli("train", *SMALL, *words)
+    assert result.returncode == DONE, result.stderr
+    assert run_cli("export", tmp_path / "run", "--output", tmp_path / "bundle").returncode == DONE
+    assert open_bundle(tmp_path / "bundle").manifest["epoch"] == 1
+
+
+def test_an_error_of_zero_has_no_psnr_in_a_manifest(run, tmp_path):
+    found = checkpoint.load(run / "best.npz")
+    found.progress.history[-1].update(test_mse=0.0, test_psnr=math.inf, test_bits_per_dimension=-math.inf)
+    checkpoint.save(tmp_path / "best.npz", found)
+    assert run_cli("export", tmp_path, "--output", tmp_path / "bundle").returncode == DONE
+    metrics = open_bundle(tmp_path / "bundle").manifest["metrics"]
+    assert (metrics["test_mse"], metrics["test_psnr"], metrics["test_bits_per_dimension"]) == (0.0, None, None)
+    digit = PRETRAINED / "digits" / "00.png"
+    assert run_reconstruct("--bundle", tmp_path / "bundle", "--output", tmp_path, digit).returncode == DONE
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--kmeans-images", 2, "--num-embeddings", 4096], "give at least 64 images, at most --num-embeddings 128"),
+        (["--kmeans-images", 1, "--num-embeddings", 65], "give at least 2 images, at most --num-embeddings 64"),
+    ],
+)
+def test_fewer_latents_than_rows_are_refused_with_the_numbers(patches, flags, told, tmp_path):
+    words = ["--dataset", "images", "--data", patches, "--output", tmp_path / "run", *flags]
+    result = run_cli("train", *SMALL, *words)
+    assert result.returncode == REJECTED
+    assert f"latents, too few for the {flags[3]} rows of the codebook; {told}, or --kmeans-images 0" in result.stderr
+
+
+def test_a_loss_that_is_not_finite_from_the_start_is_one_line(patches, tmp_path):
+    words = ["--dataset", "images", "--data", patches, "--output", tmp_path / "run", "--learning-rate", 1e6]
+    result = run_cli("train", *SMALL, *words)
+    assert result.returncode == FAILED
+    told = [line for line in result.stderr.splitlines() if not line.startswith(str(tmp_path))]
+    assert len(told) == 1, told
+    assert told[0].endswith("there is no checkpoint yet; lower --learning-rate or set --clip-norm")
+
+
+def test_a_first_loss_that_is_not_finite_is_not_put_down_to_the_learning_rate(patches, tmp_path):
+    words = ["--dataset", "images", "--data", patches, "--output", tmp_path / "run", "--reconstruction-weight", 1e39]
+    result = run_cli("train", *SMALL, *words)
+    assert result.returncode == FAILED
+    assert "error: epoch 1, step 1: the loss is inf" in result.stderr
+    assert result.stderr.endswith("no checkpoint yet; lower --reconstruction-weight or --commitment-cost\n")
+
+
+@pytest.mark.parametrize("low_high", [(0.0029, 0.0061), (0.08, 0.118), (7, 140), (0.0001, 0.3), (1, 20000)])
+def test_a_logarithmic_axis_has_plain_numbers_that_do_not_overlap(low_high):
+    figure = Figure(figsize=(6, 4))
+    axes = figure.add_subplot()
+    axes.plot([1, 2], low_high)
+    axes.set_yscale("log")
+    plots.plain_log(axes.yaxis)
+    figure.draw_without_rendering()
+    low, high = axes.get_ylim()
+    labels = [label for label in axes.get_yticklabels(which="both") if low <= label.get_position()[1] <= high]
+    assert len(labels) >= 3
+    assert all(re.fullmatch(r"\d+(\.\d+)?", label.get_text()) for label in labels)
+    boxes = sorted((label.get_window_extent() for label in labels), key=lambda box: box.y0)
+    assert all(lower.y1 < upper.y0 for lower, upper in zip(boxes, boxes[1:]))
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3, 29])
+def test_the_pictures_of_a_run_have_whole_epochs_and_the_curves_free(epochs, monkeypatch, tmp_path):
+    keys = ("loss", "mse", "perplexity", "batch_perplexity")
+    row = {f"{part}_{key}": 0.5 for part in ("train", "validation", "test") for key in keys}
+    drawn = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: drawn.append(figure))
+    history = [{"epoch": epoch, **row} for epoch in range(1, epochs + 1)]
+    plots.loss_graph(tmp_path / "losses.png", history)
+    plots.codebook_usage(tmp_path / "usage.png", np.arange(8), history)
+    for figure in drawn:
+        figure.draw_without_rendering()
+        (legend,) = figure.legends
+        for axes in figure.axes:
+            assert axes.get_legend() is None
+            assert axes.get_window_extent().x1 <= legend.get_window_extent().x0
+            if axes.get_xlabel() == "epoch":
+                assert all(float(tick).is_integer() for tick in axes.get_xticks())
+    title = drawn[0].axes[0].get_title()
+    assert title == (
+        "loss = reconstruction_weight · mean squared error\n+ codebook loss + commitment_cost · commitment loss"
+    )
 
 
 def test_a_few_test_images_are_enough_for_a_grid(digits):

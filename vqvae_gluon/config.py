@@ -14,7 +14,7 @@ class ModelConfig:
     """The network.
 
     Attributes:
-        image_channels: C, 1 (gray) or 3 (RGB).
+        image_channels: C, 1 (gray) or 3 (RGB); if it is not given, what the data set has.
         hidden_channels: width of every stride-2 layer of the encoder; the decoder mirrors them.
         residual_blocks: of each half, 0 for a plain network: docs/architecture.md, "The cifar10 preset".
         residual_channels: hidden channels of such a block.
@@ -56,8 +56,9 @@ class TrainingConfig:
         data: name of the data set.
         epochs: passes over the training images.
         steps: end after so many, in the midst of an epoch; 0: after the last epoch. Those of a preset are left out
-            where epochs are given.
-        batch_size: images a step, on all machines together.
+            where epochs are given, and where a small data set would need more than the preset's epochs for them.
+        batch_size: images a step, on all machines together; if it is not given, fewer than the preset's where an epoch
+            would have less than 8 steps.
         learning_rate: of Adam, the highest.
         schedule: of the learning rate: constant, or after a time falling to 0 along a line or a cosine.
         warmup_steps: that the learning rate takes to rise from 0.
@@ -66,13 +67,16 @@ class TrainingConfig:
         reconstruction_weight: factor of the mean squared error, pixels taken as 0..1, beside the quantizer's losses.
             The number of values in an image makes it the squared error summed over the image, 1 / the pixels' variance
             a share of that.
-        validation_images: held out of the training images, to choose the best epoch.
+        validation_images: held out of the training images, to choose the best epoch; if it is not given, at most a
+            tenth of them.
         patience: end after so many epochs without a lower mean squared error on the validation images; 0: never.
         mean_start: whether the untrained network gives pixels of the mean of the training images. Where most pixels are
             black, a network that has to find that out first may saturate and never see more.
         kmeans_images: training images whose latents are clustered for the first codebook; 0: it starts at random.
         flip: whether an image is turned left to right half of the times.
         shift: pixels by which an image is moved at most, at random.
+        image_size: of pictures of your own, the side of the square that each is cut and resized to; 0: as they are if
+            they have one size, else the shortest side that is found, at most 128.
         seed: of the initial parameters, the order of the images and all else that is random.
     """
 
@@ -93,6 +97,7 @@ class TrainingConfig:
     kmeans_images: int = field(default=0, metadata=_LATER)
     flip: bool = field(default=False, metadata=_LATER)
     shift: int = field(default=0, metadata=_LATER)
+    image_size: int = field(default=0, metadata=_LATER)
 
 
 @dataclass(frozen=True)
@@ -131,7 +136,12 @@ class Config:
             raise ValueError("decay_steps is for a schedule that falls")
         if model["restart_below"] and model["quantizer"] != "ema":
             raise ValueError("restart_below is for the quantizer ema alone")
-        return cls(ModelConfig(**model), TrainingConfig(**training))
+        config = cls(ModelConfig(**model), TrainingConfig(**training))
+        size, stride = config.training.image_size, config.model.stride
+        if size % stride:
+            fitting = " or ".join(str(side) for side in (size // stride * stride, -(-size // stride) * stride) if side)
+            raise ValueError(f"image_size is {size}, which the network's stride of {stride} does not divide: {fitting}")
+        return config
 
 
 @dataclass(frozen=True)

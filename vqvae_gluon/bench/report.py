@@ -12,9 +12,11 @@ from vqvae_gluon.bench import limit, scaling
 from vqvae_gluon.bench.ratios import ratios, shares
 from vqvae_gluon.bench.results import Results, Row
 from vqvae_gluon.files import atomic_write
+from vqvae_gluon.training.plots import plain_log
 
 PAGE, RATES_PLOT, SCALING_PLOT = "RESULTS.md", "rates.png", "scaling.png"
 _COLUMNS = ("work", "batch", "runtime", "precision", "images/s", "ms", "min to max", "MiB", "of the limit", "quality")
+_BESIDE: dict[str, Any] = {"fontsize": 8, "loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
 _MEASURED = """\
 Each row is a process of its own. All of a group are started, proved to give what Gluon gives, and warmed, and then
 asked in turns, each of which begins with a run that is not timed. *ms* is the median of the turns for one batch, or
@@ -89,7 +91,7 @@ def rates_plot(results: Results) -> Optional[Figure]:
     works = list(dict.fromkeys(row.work for row in results.rows("inference") if row.images_per_second))
     if not works:
         return None
-    figure = Figure(figsize=(6.5 * len(works), 4.5), layout="constrained")
+    figure = Figure(figsize=(7.5 * len(works), 4.5), layout="constrained")
     for number, work in enumerate(works):
         axes = figure.add_subplot(1, len(works), number + 1)
         curves: dict[str, list[Row]] = {}
@@ -98,8 +100,12 @@ def rates_plot(results: Results) -> Optional[Figure]:
                 curves.setdefault(f"{row.runtime}, {row.precision}", []).append(row)
         for name, rows in curves.items():
             axes.plot([row.batch for row in rows], [row.images_per_second or 0 for row in rows], "o-", label=name)
-        axes.set(xscale="log", yscale="log", xlabel="batch", ylabel="images a second", title=work)
-        axes.legend(fontsize=8)
+        axes.set(xscale="log", yscale="log", xlabel="images in a batch", ylabel="images a second", title=work)
+        batches = sorted({row.batch for rows in curves.values() for row in rows})
+        axes.set_xticks(batches, [str(batch) for batch in batches])
+        axes.minorticks_off()
+        plain_log(axes.yaxis)
+        axes.legend(**_BESIDE)
     return figure
 
 
@@ -109,7 +115,7 @@ def scaling_plot(results: Results) -> Optional[Figure]:
     if not found:
         return None
     works = list(dict.fromkeys(work for work, _ in found))
-    figure = Figure(figsize=(6.5 * len(works), 4.5), layout="constrained")
+    figure = Figure(figsize=(9 * len(works), 4.5), layout="constrained")
     for number, work in enumerate(works):
         axes = figure.add_subplot(1, len(works), number + 1)
         for runtime in [runtime for one, runtime in found if one == work]:
@@ -121,7 +127,9 @@ def scaling_plot(results: Results) -> Optional[Figure]:
             label = f"{line.fixed_milliseconds:.2f} ms + {line.milliseconds_per_megapixel:.0f} ms/Mpx, exponent"
             axes.plot(pixels, drawn, "-", color=points.get_color(), label=f"{label} {line.exponent:.2f}")
         axes.set(xscale="log", yscale="log", xlabel="megapixels", ylabel="milliseconds", title=work)
-        axes.legend(fontsize=8)
+        plain_log(axes.xaxis)
+        plain_log(axes.yaxis)
+        axes.legend(**_BESIDE)
     return figure
 
 

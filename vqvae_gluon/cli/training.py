@@ -1,12 +1,14 @@
 """The commands that make a bundle: train, launch, pack, export."""
 
 import argparse
+import math
+import shlex
 import sys
 import tempfile
 from pathlib import Path
 
 from vqvae_gluon.cli.words import DATASET_NAMES, PRECISION_NAMES, Commands, positive
-from vqvae_gluon.errors import DONE, InputError, UsageError
+from vqvae_gluon.errors import DONE, InputError, RuntimeFailure, UsageError
 from vqvae_gluon.settings import add_flags
 
 _CALIBRATION_IMAGES = 512
@@ -16,16 +18,21 @@ def add_to(commands: Commands) -> None:
     train = commands.add(
         "train",
         _train,
-        "train a network; run it again to go on after an interruption",
+        "train a network; run it again to continue after an interruption",
         [
             "--preset mnist",
             "--epochs 1 --batch-size 128 --learning-rate 1e-3 --output runs/short",
             "--dataset images --data faces",
+            "--resume --output runs/faces",
             "--preset cifar10 --data cifar-10-batches-py",
             "--config faces.toml --learning-rate 1e-3",
         ],
     )
-    train.add_argument("--resume", action="store_true", help="go on with the run in --output, or fail")
+    train.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in --output with the settings that it wrote; an error if there is none",
+    )
     add_flags(train)
 
     launch = commands.add(
@@ -76,6 +83,14 @@ def add_to(commands: Commands) -> None:
         "--channels", type=int, choices=(1, 3), help="gray or RGB (default: 3; of mnist and fashion-mnist 1)"
     )
 
+    pack.add_argument(
+        "--image-size",
+        type=positive,
+        default=0,
+        metavar="N",
+        help="cut each picture to the square around its middle, resized to N (default: all have one size)",
+    )
+
     export = commands.add(
         "export",
         _export,
@@ -118,31 +133,53 @@ def _train(options: argparse.Namespace) -> int:
     from vqvae_gluon.settings import read_settings
     from vqvae_gluon.training.cluster import Alone, in_cluster, join_cluster, serve_cluster
 
-    config, run = read_settings(options)
-    if not run.kvstore:
+    settings = read_settings(options, options.resume)
+    kvstore = settings.run.kvstore
+    if not kvstore:
         if in_cluster():
             raise UsageError("--kvstore", "is needed where DMLC_ROLE is set; give dist_sync, or unset DMLC_ROLE")
-        _train_as(options, config, run, Alone())
-    elif not serve_cluster(run.kvstore):
-        with join_cluster(run.kvstore) as workers:
-            _train_as(options, config, run, workers)
+        try:
+            _train_as(options, settings, Alone())
+        except KeyboardInterrupt as error:
+            raise RuntimeFailure("interrupted", _how_to_continue(settings.run.output)) from error
+    elif not serve_cluster(kvstore):
+        with join_cluster(kvstore) as workers:
+            _train_as(options, settings, workers)
     return DONE
 
 
-def _train_as(options: argparse.Namespace, config, run, workers) -> None:
-    from vqvae_gluon.data.sets import open_split
+def _train_as(options: argparse.Namespace, settings, workers) -> None:
+    from vqvae_gluon.training.adapt import prepare
     from vqvae_gluon.training.loop import find_checkpoint, train
 
-    output = Path(run.output)
+    output = Path(settings.run.output)
     if options.resume and workers.rank == 0 and not find_checkpoint(output).exists():
         raise InputError(find_checkpoint(output), "does not exist; leave --resume out to begin")
-    directory = Path(run.data_directory) if run.data_directory else None
-    train_images, test_images = (
-        open_split(config.training.data, split, config.model.image_channels, directory) for split in ("train", "test")
-    )
-    train(config, run, train_images, test_images, workers)
+    _check_place(output, settings)
+    train(settings.run, prepare(settings.config, settings.run, settings.given, workers.count), workers)
     if workers.rank == 0:
         print(output / "best.npz")
+
+
+def _check_place(output: Path, settings) -> None:
+    """A run's pictures must not lie where its data set is looked for: they would be trained on the next time."""
+    if settings.config.training.data != "images" or not settings.run.data_directory:
+        return
+    data = Path(settings.run.data_directory).resolve()
+    below = {data / "train", data / "test"} if (data / "test").is_dir() else {data}
+    if any(output.resolve().is_relative_to(place) for place in below):
+        raise UsageError(
+            "--output", f"{output} lies in {data}, all pictures of which are trained on; give another place"
+        )
+
+
+def _how_to_continue(output: str) -> str:
+    from vqvae_gluon.training.loop import find_checkpoint
+
+    if not find_checkpoint(Path(output)).exists():
+        return "nothing is kept yet; begin again by the same command"
+    words = shlex.join(["vqvae-gluon", "train", "--resume", "--output", output])
+    return f"the run is kept up to its last checkpoint; continue by: {words}"
 
 
 def _launch(options: argparse.Namespace) -> int:
@@ -164,7 +201,12 @@ def _pack(options: argparse.Namespace) -> int:
     channels = options.channels or (1 if options.dataset in DATASETS else 3)
     if options.data is not None and options.output.resolve() == options.data.resolve() and options.dataset == "records":
         raise UsageError(options.output, "holds what is to be packed; choose another --output")
-    splits = {split: open_split(options.dataset, split, channels, options.data) for split in ("train", "test")}
+    if options.image_size and options.dataset != "images":
+        raise UsageError("--image-size", "is for --dataset images")
+    splits = {
+        split: open_split(options.dataset, split, channels, options.data, options.image_size)
+        for split in ("train", "test")
+    }
     for split, images in splits.items():
         write_records(images, options.output, split)
         print(options.output / f"{split}.rec")
@@ -213,7 +255,10 @@ def _export_run(options: argparse.Namespace, path: Path):
     if progress.position or not progress.history:
         unmeasured = f"is within epoch {progress.epoch + 1}, of which nothing is measured"
         raise InputError(file, f"{unmeasured}; finish the run, or export the best epoch")
-    return export_bundle(path, found.config, found.model(), found.data, progress.epoch, progress.history[-1])
+    # JSON has no infinity, which the PSNR of a network is that makes no error.
+    row = progress.history[-1]
+    metrics = {name: value if math.isfinite(value) else None for name, value in row.items()}
+    return export_bundle(path, found.config, found.model(), found.data, progress.epoch, metrics)
 
 
 def _quantize(options: argparse.Namespace, bundle) -> None:
@@ -243,4 +288,5 @@ def _calibration_images(options: argparse.Namespace, bundle):
         return ArraySet(str(options.data), array)
     if name not in NAMES:
         raise UsageError("--data", f"is needed as an .npy file of images: {bundle.path} was trained on '{name}'")
-    return open_split(name, "train", bundle.channels, options.data)
+    size = bundle.config.training.image_size
+    return open_split(name, "train", bundle.channels, options.data, size, bundle.stride)

@@ -35,6 +35,13 @@ def fail(code: int, message: str) -> int:
 
 
 class Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args=None, namespace=None):
+        """Here, since a command that left its unknown words to the program would point to the program's help."""
+        namespace, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unknown: {' '.join(unknown)}")
+        return namespace, unknown
+
     def error(self, message: str) -> NoReturn:
         self.exit(USAGE, f"{PROGRAM}: error: options: {one_line(message)} (see {self.prog} --help)\n")
 

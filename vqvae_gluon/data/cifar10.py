@@ -21,7 +21,8 @@ _PIXELS = 32 * 32 * 3
 _MAX_PICKLE_BYTES = 1 << 25  # The official ones have 31 MB.
 _REMEDY = (
     "get cifar-10-binary.tar.gz or cifar-10-python.tar.gz of www.cs.toronto.edu/~kriz/cifar.html, unpack it, and give"
-    " the directory by --data; or a directory with train/ and test/ with an image file for each picture"
+    " the directory by --data; or a directory with train/ and test/ with an image file for each picture; of your own"
+    " pictures give --dataset images"
 )
 
 

@@ -51,7 +51,11 @@ def load_idx(
         RuntimeFailure: it could not be fetched.
     """
     if directory is not None:
-        return read_idx(Path(directory), file, "put the official file there, or leave --data out to fetch it")
+        return read_idx(
+            Path(directory),
+            file,
+            "put the official file there, leave --data out to fetch it, or give --dataset images for your own pictures",
+        )
     cache = cache_directory(name)
     if not (cache / file.name).exists():
         cache.mkdir(parents=True, exist_ok=True)

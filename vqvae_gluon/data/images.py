@@ -62,6 +62,44 @@ def read_image(path: Path, channels: int) -> np.ndarray:
     return _decode(read_file(path, MAX_IMAGE_BYTES), channels, path)
 
 
+def read_shape(path: Path) -> tuple[int, int, int]:
+    """(H, W, C) of the image in a file as :func:`read_image` gives it upright, without decoding it; C is 1 if it is
+    gray, 3 if it has colours.
+
+    Raises:
+        InputError: the file is missing, of another kind, or damaged otherwise than in its pixels.
+    """
+    data = read_file(path, MAX_IMAGE_BYTES)
+    try:
+        if data.startswith(png.SIGNATURE):
+            shape, turned = png.png_shape(data, MAX_PIXELS)
+        elif data.startswith(jpeg.SIGNATURE):
+            shape, turned = jpeg.jpeg_shape(data, MAX_PIXELS)
+        else:
+            raise ValueError("it is of no kind that is known")
+    except ValueError as error:
+        raise _unreadable(path, error) from error
+    height, width, channels = shape
+    return (width, height, channels) if turned > 4 else shape
+
+
+def fit(pixels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """An image (H, W, C) in another size: the largest part around its middle that has the proportions of that size,
+    resized by Pillow's Lanczos filter if it is not of that size already."""
+    rows, columns = pixels.shape[:2]
+    if rows * width > columns * height:
+        part_rows, part_columns = max(1, columns * height // width), columns
+    else:
+        part_rows, part_columns = rows, max(1, rows * width // height)
+    top, left = (rows - part_rows) // 2, (columns - part_columns) // 2
+    part = pixels[top : top + part_rows, left : left + part_columns]
+    if part.shape[:2] == (height, width):
+        return part
+    image = PIL.Image.fromarray(part.squeeze(2) if part.shape[2] == 1 else part)
+    resized = np.asarray(image.resize((width, height), PIL.Image.Resampling.LANCZOS))
+    return resized.reshape(height, width, -1)
+
+
 def pad_to(images: np.ndarray, multiple: int) -> np.ndarray:
     """Images (N, H, W, C) as a stride takes them: the last row and the last column are repeated, at the bottom and at
     the right, until ``multiple`` divides both sides."""
@@ -273,7 +311,11 @@ def _decode(data: bytes, channels: int, name) -> np.ndarray:
     try:
         return decode_image(data, channels)
     except ValueError as error:
-        raise InputError(name, f"is not a readable PNG or JPEG image ({error})") from error
+        raise _unreadable(name, error) from error
+
+
+def _unreadable(name, error: ValueError) -> InputError:
+    return InputError(name, f"is not a readable PNG or JPEG image ({error}); replace it, or move it away")
 
 
 def _as_batch(images: np.ndarray, name) -> np.ndarray:

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from vqvae_gluon.data.images import MAX_IMAGE_BYTES, check_size, encode_png, read_image
+from vqvae_gluon.data.images import MAX_IMAGE_BYTES, check_size, encode_png, fit, pad_to, read_image
 from vqvae_gluon.data.processes import Processes
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import read_file
 from vqvae_gluon.workers import processor_count
 
 _PIECE_BYTES = 1 << 20  # of pixels that are read at once
+_PIECE_NUMBERS = 256  # of files that are looked at together
 _FEW = 2000  # images that are read before processes are started
 
 
@@ -102,16 +103,20 @@ class FolderSet(ImageSet):
 
     Args:
         channels: 1 or 3; how they are read.
+        size: of the side of the square that each is cut and resized to (:func:`vqvae_gluon.data.images.fit`); 0: all
+            have one size already.
+        multiple: what must divide the sides: the last row and column are repeated until it does.
 
     Raises:
         InputError: the first file is missing or damaged.
     """
 
-    def __init__(self, name: str, files: Sequence[Path], channels: int):
+    def __init__(self, name: str, files: Sequence[Path], channels: int, size: int = 0, multiple: int = 1):
         self.name = name
         self._files = [str(file) for file in files]
-        self._channels = channels
-        self.shape = self._read(0).shape
+        self._channels, self._size, self._multiple = channels, size, multiple
+        self._first = self._read(0).shape
+        self.shape = self._padded(self._read(0)).shape
 
     def __len__(self) -> int:
         return len(self._files)
@@ -120,15 +125,21 @@ class FolderSet(ImageSet):
         images = np.empty((len(indices), *self.shape), np.uint8)
         for image, index in zip(images, indices):
             pixels = self._read(index)
-            check_size(pixels.shape, self.shape, self._files[index])
-            image[...] = pixels
+            check_size(pixels.shape, self._first, self._files[index])
+            image[...] = self._padded(pixels)
         return images
 
     def encoded(self, index: int) -> bytes:
+        if self._size or self.shape != self._first:
+            return super().encoded(index)
         return read_file(Path(self._files[index]), MAX_IMAGE_BYTES)
 
     def _read(self, index: int) -> np.ndarray:
-        return read_image(Path(self._files[index]), self._channels)
+        pixels = read_image(Path(self._files[index]), self._channels)
+        return fit(pixels, self._size, self._size) if self._size else pixels
+
+    def _padded(self, pixels: np.ndarray) -> np.ndarray:
+        return pad_to(pixels[np.newaxis], self._multiple)[0]
 
 
 def check_channels(shape: Sequence[int], channels: int, name) -> None:
@@ -138,7 +149,7 @@ def check_channels(shape: Sequence[int], channels: int, name) -> None:
         InputError: it is another one.
     """
     if shape[2] != channels:
-        remedy = f"give a network of {shape[2]}, or --channels {shape[2]} to pack them"
+        remedy = f"train without --image-channels, or pack them with --channels {shape[2]}"
         raise InputError(name, f"has {shape[2]} channels, not {channels}; {remedy}")
 
 
@@ -150,11 +161,19 @@ def each_piece(images: ImageSet, function: Callable[[np.ndarray], Any], title: s
         function: what can be pickled.
         title: what the bar says.
     """
-    size = max(1, _PIECE_BYTES // int(np.prod(images.shape)))
-    starts = range(0, len(images), size)
-    pieces = [np.arange(start, min(start + size, len(images))) for start in starts]
-    bar = tqdm(total=len(images), desc=title, unit="image", leave=False, disable=None)
-    with bar, Processes(function, processor_count() if len(images) > _FEW else 0) as processes:
+    return _in_pieces(function, len(images), max(1, _PIECE_BYTES // int(np.prod(images.shape))), title)
+
+
+def each_number(function: Callable[[np.ndarray], list], count: int, title: str) -> list:
+    """What a function gives for all numbers below ``count``, in order, in the same way; it gives a list for some of
+    them at a time."""
+    return [one for piece in _in_pieces(function, count, _PIECE_NUMBERS, title) for one in piece]
+
+
+def _in_pieces(function: Callable[[np.ndarray], Any], count: int, size: int, title: str) -> Iterator[Any]:
+    pieces = [np.arange(start, min(start + size, count)) for start in range(0, count, size)]
+    bar = tqdm(total=count, desc=title, unit="image", leave=False, disable=None)
+    with bar, Processes(function, processor_count() if count > _FEW else 0) as processes:
         for piece, result in zip(pieces, processes.in_order((piece,) for piece in pieces)):
             bar.update(len(piece))
             yield result

@@ -44,6 +44,16 @@ def decode_jpeg(data: bytes, max_pixels: int) -> tuple[np.ndarray, int]:
     return pixels, orientation(exif)
 
 
+def jpeg_shape(data: bytes, max_pixels: int) -> tuple[tuple[int, int, int], int]:
+    """(H, W, C) of a JPEG file's image, and its orientation, from its segments alone: nothing is decoded.
+
+    Raises:
+        ValueError: the segments are damaged, or of a kind of JPEG that is not read.
+    """
+    frame, exif = _read_segments(data, max_pixels)
+    return (frame.height, frame.width, len(frame.left)), orientation(exif)
+
+
 def _read_segments(data: bytes, max_pixels: int) -> tuple[_Frame, bytes]:
     """The frame, and the TIFF data of the first EXIF segment that stands before the pixels."""
     frame, exif, scans, at = None, None, 0, 2

@@ -97,6 +97,21 @@ def decode_png(data: bytes, channels: int, max_pixels: int) -> tuple[np.ndarray,
     return _samples(image, chunks, channels), chunks.turned
 
 
+def png_shape(data: bytes, max_pixels: int) -> tuple[tuple[int, int, int], int]:
+    """(H, W, C) of a PNG file's image, and its orientation, from its chunks alone: nothing is decoded. C is 1 of gray
+    pixels, also of those by way of a palette.
+
+    Raises:
+        ValueError: the chunks are damaged.
+    """
+    chunks = _read_chunks(data, max_pixels)
+    gray = chunks.color in (_GRAY, _GRAY_ALPHA)
+    if chunks.palette is not None:
+        colors = np.frombuffer(chunks.palette, np.uint8).reshape(-1, 3)
+        gray = bool((colors == colors[:, :1]).all())
+    return (chunks.height, chunks.width, 1 if gray else 3), chunks.turned
+
+
 def _samples(image: "PIL.Image.Image", chunks: _Chunks, channels: int) -> np.ndarray:
     """uint8 (H, W, 1 or 3)."""
     if chunks.palette is not None:

@@ -53,18 +53,19 @@ class RecordSet(ImageSet):
     tools leave them, the first image tells the size.
 
     Args:
-        channels: 1 or 3; how they are read.
+        channels: 1 or 3; how they are read. None for what the ``.json`` says, else for colours.
 
     Raises:
         InputError: a file is missing or damaged, or has another number of channels.
     """
 
-    def __init__(self, directory: Path, split: str, channels: int):
+    def __init__(self, directory: Path, split: str, channels: Optional[int]):
         self.name = "records"
         self._path = directory / f"{split}.rec"
-        self._channels = channels
         self._places = _read_index(directory / f"{split}.idx", self._path)
         self._about = _read_about(directory / f"{split}.json")
+        channels = channels or (3 if self._about is None else self._about.shape[2])
+        self._channels = channels
         if self._about is None:
             self.shape = self._decode(0).shape
             return

@@ -40,10 +40,30 @@ class TrainingConv2D(nn.Conv2D):
 
 class TrainingConv2DTranspose(nn.Conv2DTranspose):
     """A transposed convolution whose bias is added by a convolution of each channel with a one. MXNet adds that bias
-    outside of oneDNN, and takes the tensor out of oneDNN's layout and back for it."""
+    outside of oneDNN, and takes the tensor out of oneDNN's layout and back for it.
+
+    To one channel oneDNN computes no gradient of it ("could not create a primitive descriptor for a reorder
+    primitive"). There the pixels of a block of 2x2 are the channels of one convolution of stride 1, as in
+    :class:`TrainingConv2D`: a kernel of 4x4, stride 2 and padding 1, which all of ours have, reaches 3x3 pixels.
+    """
 
     def hybrid_forward(self, F, x, weight, bias):
         channels = self.weight.shape[1]
+        if channels == 1:
+            return self._to_one_channel(F, x, weight, bias)
         x = F.Deconvolution(x, weight, **{**self._kwargs, "no_bias": True})
         ones = F.ones((channels, 1, 1, 1))
         return F.Convolution(x, ones, bias, kernel=(1, 1), num_filter=channels, num_group=channels)
+
+    def _to_one_channel(self, F, x, weight, bias):
+        """Pixel 2i + r of a row takes x[i - 1 + t] by the kernel's column r + 3 - 2t, or 0 where it has none."""
+        kernel = F.transpose(weight, axes=(1, 0, 2, 3))
+        kernel = F.pad(kernel, mode="constant", pad_width=(0, 0, 0, 0, 1, 1, 1, 1))
+        kernel = F.reverse(kernel, axis=(2, 3))
+        places = [
+            F.slice(kernel, begin=(None, None, 1 - row, 1 - column), end=(None,) * 4, step=(1, 1, 2, 2))
+            for row in range(2)
+            for column in range(2)
+        ]
+        x = F.Convolution(x, F.concat(*places, dim=0), F.tile(bias, 4), kernel=(3, 3), pad=(1, 1), num_filter=4)
+        return F.depth_to_space(x, 2)

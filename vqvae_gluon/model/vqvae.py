@@ -166,6 +166,12 @@ class VQVAE(mx.gluon.HybridBlock):
         return reconstruction, z_e, codes, reconstruction_loss, codebook_loss, commitment_loss
 
 
+def to_pixels(F, decoded):
+    """What a decoder gives as pixels, 0..255: the one place where images are clipped. The last layer of a residual
+    network is linear, and a byte would wrap around."""
+    return F.clip(decoded * 255.0, 0.0, 255.0, name="reconstruction")
+
+
 class ImagesToCodes(mx.gluon.HybridBlock):
     """The encoder graph of a bundle: float32 (N, C, H, W), raw pixels 0..255, to int32 (N, h, w)."""
 
@@ -187,4 +193,4 @@ class CodesToImages(mx.gluon.HybridBlock):
         self.decoder = model.decoder
 
     def hybrid_forward(self, F, codes):
-        return F.clip(self.decoder(self.lookup(codes)) * 255.0, 0.0, 255.0, name="reconstruction")
+        return to_pixels(F, self.decoder(self.lookup(codes)))

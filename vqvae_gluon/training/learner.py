@@ -7,7 +7,7 @@ import numpy as np
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config
 from vqvae_gluon.data.images import to_tensor
-from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.kernels import TRAINING, check_kernels, has_kernels
 from vqvae_gluon.model.vqvae import VQVAE
 from vqvae_gluon.training.adam import Adam
@@ -72,6 +72,18 @@ class Learner:
             update_on_kvstore=None if workers.store is None else False,
         )
         self._gradients = [p.grad() for p in self.model.collect_params().values() if p.grad_req != "null"]
+        self._deployed = VQVAE(config.model)
+        self._deployed.initialize(mx.init.Zero())
+        self._deployed.hybridize(static_alloc=True)
+
+    def deployed(self) -> VQVAE:
+        """The network as it is exported, with the parameters of now: Gluon's ordinary layers. Those that train compute
+        the same functions with other rounding, which is enough for another code or another byte of a picture."""
+        set_parameters(self._deployed, self._parameters())
+        return self._deployed
+
+    def _parameters(self) -> dict[str, np.ndarray]:
+        return {f"model/{name}": p.data().asnumpy() for name, p in self.model.collect_params().items()}
 
     def start(self, images: np.ndarray) -> None:
         """Fit what the config says is not to start at random to images, uint8 (N, H, W, C)."""
@@ -90,9 +102,11 @@ class Learner:
         rows = np.concatenate([self.model.quantizer.rows_of(part).asnumpy() for part in latents])
         random = np.random.default_rng([training.seed, _START])
         if len(rows) < model.num_embeddings:
-            raise RuntimeFailure(
+            wanted = -(-model.num_embeddings * len(images) // len(rows))
+            raise InputError(
                 "--kmeans-images",
-                f"{len(images)} images have {len(rows)} latents, too few for {model.num_embeddings} rows",
+                f"{len(images)} images have {len(rows)} latents, too few for the {model.num_embeddings} rows of the "
+                f"codebook; give at least {wanted} images, at most --num-embeddings {len(rows)}, or --kmeans-images 0",
             )
         rows = random.permutation(rows)[: max(_CLUSTERED_ROWS, model.num_embeddings)]
         centres, sizes = kmeans(rows, model.num_embeddings, random)
@@ -123,7 +137,7 @@ class Learner:
         losses, norm = measured[: len(LOSSES)], float(np.sqrt(measured[len(LOSSES) :].sum(dtype=np.float64))) / count
         counts = np.bincount(codes.asnumpy().ravel(), minlength=self._config.model.num_embeddings)
         totals = self._workers.add_up(
-            np.concatenate([losses / count, counts, quantizer.statistics(z_e, codes)]).astype(np.float32)
+            np.concatenate([losses / count, counts, _quietly(quantizer.statistics, z_e, codes)]).astype(np.float32)
         )
         losses, counts, statistics = np.split(totals, np.cumsum([len(losses), len(counts)]))
         if not (np.isfinite(losses).all() and np.isfinite(norm)):
@@ -154,7 +168,7 @@ class Learner:
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that steps change, by name: parameters, Adam's moments, what the quantizer remembers."""
-        arrays = {f"model/{name}": p.data().asnumpy() for name, p in self.model.collect_params().items()}
+        arrays = self._parameters()
         for index, moments in self.trainer._updaters[0].states.items():
             arrays.update({f"adam/{index}/{which}": moment.asnumpy() for which, moment in zip(_MOMENTS, moments)})
         arrays.update({f"quantizer/{name}": value for name, value in self.model.quantizer.state.items()})
@@ -210,6 +224,12 @@ class Learner:
         gradients = (f"the gradient of {name}" for name, p in parameters.items() if p.grad_req != "null")
         found += [text for text, gradient in zip(gradients, self._gradients) if not _finite(gradient)]
         return found[0] if found else ""
+
+
+def _quietly(function, *arguments):
+    """Without NumPy's warnings of what is not finite: the losses are, too, and end the run by a message."""
+    with np.errstate(all="ignore"):
+        return function(*arguments)
 
 
 def _may_fuse(operators: str) -> bool:

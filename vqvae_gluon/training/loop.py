@@ -11,13 +11,15 @@ import numpy as np
 from tqdm import tqdm
 
 from vqvae_gluon.compat import mx
-from vqvae_gluon.config import Config, RunConfig
+from vqvae_gluon.config import Config, RunConfig, TrainingConfig
 from vqvae_gluon.data.images import to_images, to_tensor
 from vqvae_gluon.data.imageset import ImageSet
 from vqvae_gluon.data.loader import Augmentation, Loader
 from vqvae_gluon.errors import InputError, RuntimeFailure
+from vqvae_gluon.model.vqvae import to_pixels
 from vqvae_gluon.settings import to_toml
 from vqvae_gluon.training import checkpoint, plots
+from vqvae_gluon.training.adapt import Prepared
 from vqvae_gluon.training.checkpoint import Checkpoint, Progress, Row
 from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.learner import LOSSES, Learner, Step
@@ -31,22 +33,20 @@ _START_IMAGES = 1000
 _COMPARED_IMAGES = 100
 _VARIANCE_IMAGES = 50000
 _HELD_OUT = 0  # of streams of random numbers, beside those of the epochs, which are numbered from 1 on
+_LOWER_WEIGHTS = "lower --reconstruction-weight or --commitment-cost"
 _MEASURED = (*LOSSES, "perplexity", "gradient_norm", "restarted")
 
 
-def train(
-    config: Config, options: RunConfig, train_images: ImageSet, test_images: ImageSet, workers: Alone
-) -> Progress:
+def train(options: RunConfig, prepared: Prepared, workers: Alone) -> Progress:
     """Train; or go on with a run that was stopped, from its last checkpoint on, to the same end bit for bit.
 
     The run's directory gets what :class:`~vqvae_gluon.training.log.Log` writes, ``last.npz``, ``best.npz`` (the epoch
     that reconstructs the validation images best), and ``reconstructions/`` with a grid of test images for every epoch.
 
     Args:
-        config: network and schedule.
         options: the run's directory, and what else changes nothing of the result.
-        train_images: ``validation_images`` of them, drawn by the seed, are held out.
-        test_images: measured every epoch, never used to choose anything.
+        prepared: network and schedule, and the images: of those to train on ``validation_images``, drawn by the seed,
+            are held out; those for tests are measured every epoch, and never used to choose anything.
         workers: with whom the work is shared; that of rank 0 writes.
 
     Returns:
@@ -57,7 +57,7 @@ def train(
         RuntimeFailure: a loss or a gradient is no longer finite.
     """
     with contextlib.ExitStack() as stack:
-        return _Run(config, options, train_images, test_images, workers, stack).run()
+        return _Run(options, prepared, workers, stack).run()
 
 
 def find_checkpoint(run: Path) -> Path:
@@ -66,36 +66,15 @@ def find_checkpoint(run: Path) -> Path:
 
 
 class _Run:
-    def __init__(
-        self,
-        config: Config,
-        options: RunConfig,
-        train_images: ImageSet,
-        test_images: ImageSet,
-        workers: Alone,
-        stack: contextlib.ExitStack,
-    ):
+    def __init__(self, options: RunConfig, prepared: Prepared, workers: Alone, stack: contextlib.ExitStack):
+        config, train_images, test_images, self._notes = prepared
         training = config.training
-        for images in (train_images, test_images):
-            _check_shape(config, images)
-        if training.batch_size % workers.count:
-            raise InputError("--batch-size", f"is {training.batch_size}, which {workers.count} workers cannot share")
         self._config, self._options, self._workers = config, options, workers
         self._directory = Path(options.output)
-        order = np.random.default_rng([training.seed, _HELD_OUT]).permutation(len(train_images))
-        self._held_out, self._chosen = np.split(order, [min(training.validation_images, len(order))])
-        self._chosen.sort()
-        if len(self._chosen) < training.batch_size:
-            raise InputError(
-                "training data",
-                f"{len(self._chosen)} images are left beside --validation-images, fewer than --batch-size",
-            )
-        sha256 = train_images.fingerprint() if workers.rank == 0 else ""
-        self._data = {"name": training.data, "sha256": workers.agree(sha256.encode()).decode()}
-        for name, images in (("training", train_images), ("test", test_images)):
-            sample = _sample_hash(images) if workers.count > 1 else b""
-            if workers.agree(sample) != sample:
-                raise InputError(f"{name} data", "differs from that of the worker of rank 0; give all of them the same")
+        self._held_out, self._chosen = hold_out(training, len(train_images), workers.count)
+        for images in (train_images, test_images):
+            _check_shape(config, images)
+        self._data = {"name": training.data, "sha256": _check_images(train_images, test_images, workers)}
         self._steps = steps_of(training, len(self._chosen))
         augmentation = Augmentation(training.flip, training.shift)
 
@@ -107,7 +86,12 @@ class _Run:
         measured = {"validation": (train_images, self._held_out), "test": (test_images, np.arange(len(test_images)))}
         self._measured = {name: (open_loader(images, plain), which) for name, (images, which) in measured.items()}
         self._grid_images = test_images.read(_spread(len(test_images), _GRID_IMAGES))
-        self._variance = _variance(train_images, self._chosen[_spread(len(self._chosen), _VARIANCE_IMAGES)])
+        self._variance = pixel_variance(train_images, self._chosen)
+        if not self._variance:
+            raise InputError(
+                "training data",
+                "all values of all pixels are equal, so there is nothing to learn; give other pictures by --data",
+            )
         self._learner = Learner(config, workers, options.operators)
         self._changes: list[str] = []
         self._progress = self._begin(train_images)
@@ -125,10 +109,7 @@ class _Run:
             self._learner.start(images.read(self._chosen[_spread(len(self._chosen), count)]))
             return Progress()
         last = checkpoint.load(path, io.BytesIO(found))
-        if (_comparable(last.config), last.data) != (_comparable(self._config), self._data):
-            raise InputError(
-                path, "was made with other options or on other data; repeat those, or give another --output"
-            )
+        _check_same(path, last, self._config, self._data)
         try:
             self._learner.restore(last.arrays, last.progress.step)
         except ValueError as error:
@@ -141,6 +122,8 @@ class _Run:
 
     def run(self) -> Progress:
         progress, training = self._progress, self._config.training
+        for note in self._notes:
+            self._log.say(f"{self._directory}: {note}")
         self._log.say(
             f"{self._directory}: {self._data['name']} {self._data['sha256']}, {len(self._chosen)} images to train on, "
             f"{len(self._held_out)} to choose the best epoch, variance of the pixels {self._variance:.5f}, "
@@ -148,7 +131,7 @@ class _Run:
         )
         if progress.step:
             changes = "".join(f", with {change}" for change in self._changes)
-            self._log.say(f"{self._directory}: goes on after step {progress.step} of {self._steps}{changes}")
+            self._log.say(f"{self._directory}: continues after step {progress.step} of {self._steps}{changes}")
         while progress.step < self._steps and not self._is_stopped_early():
             row = self._epoch()
             for name, (loader, indices) in self._measured.items():
@@ -240,9 +223,9 @@ class _Run:
     def _failure(self, what: str) -> RuntimeFailure:
         kept = find_checkpoint(self._directory)
         good = f"{kept} is as it was last written" if kept.exists() else "there is no checkpoint yet"
-        return RuntimeFailure(
-            f"epoch {self._progress.epoch + 1}, {what}", f"{good}; lower --learning-rate or set --clip-norm"
-        )
+        # Before the first update the learning rate has had no effect.
+        remedy = "lower --learning-rate or set --clip-norm" if self._progress.step else _LOWER_WEIGHTS
+        return RuntimeFailure(f"epoch {self._progress.epoch + 1}, {what}", f"{good}; {remedy}")
 
     def _log_step(self, step: Step) -> None:
         progress = self._progress
@@ -266,7 +249,7 @@ class _Run:
         own = self._workers.share(indices)
         plan = [own[start : start + size] for start in range(0, len(own), size)]
         batches = loader.batches(plan, 0)
-        return evaluate(self._learner.model, batches, self._config, self._variance, self._workers.add_up)
+        return evaluate(self._learner.deployed(), batches, self._config, self._variance, self._workers.add_up)
 
     def _save(self, path: Path) -> None:
         if self._workers.rank == 0:
@@ -278,10 +261,28 @@ class _Run:
 
     def _draw_grid(self, row: Row, is_best: bool) -> None:
         if self._workers.rank == 0:
-            reconstructions = self._learner.model(mx.nd.array(to_tensor(self._grid_images)))[0].asnumpy() * 255
-            grid = plots.pairs_grid(self._grid_images, to_images(reconstructions))
+            decoded = self._learner.deployed()(mx.nd.array(to_tensor(self._grid_images)))[0]
+            grid = plots.pairs_grid(self._grid_images, to_images(to_pixels(mx.nd, decoded).asnumpy()))
             name = f"test_reconstruction_0_epoch{row['epoch']}_batch_size{self._config.training.batch_size}.png"
             self._log.grid(grid, name, row["step"], is_best)
+
+
+def _check_images(train_images: ImageSet, test_images: ImageSet, workers: Alone) -> str:
+    """The SHA-256 of the training images. All images are read once before the first step, so that none of them ends the
+    run after an epoch.
+
+    Raises:
+        InputError: an image is damaged, or the workers have different ones.
+    """
+    sha256 = ""
+    if workers.rank == 0:
+        sha256 = train_images.fingerprint()
+        test_images.fingerprint()
+    for name, images in (("training", train_images), ("test", test_images)):
+        sample = _sample_hash(images) if workers.count > 1 else b""
+        if workers.agree(sample) != sample:
+            raise InputError(f"{name} data", "differs from that of the worker of rank 0; give all of them the same")
+    return workers.agree(sha256.encode()).decode()
 
 
 def _sample_hash(images: ImageSet) -> bytes:
@@ -289,6 +290,49 @@ def _sample_hash(images: ImageSet) -> bytes:
     digest = hashlib.sha256(str(len(images)).encode())
     digest.update(images.read(_spread(len(images), _COMPARED_IMAGES)).tobytes())
     return digest.digest()
+
+
+def hold_out(config: TrainingConfig, images: int, workers: int) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers of the images that choose the best epoch, and, rising, of those to train on.
+
+    Raises:
+        InputError: those are too few for a batch, or the workers cannot share it.
+    """
+    if config.batch_size % workers:
+        raise InputError("--batch-size", f"is {config.batch_size}, which {workers} workers cannot share")
+    order = np.random.default_rng([config.seed, _HELD_OUT]).permutation(images)
+    held_out, chosen = np.split(order, [min(config.validation_images, images)])
+    if len(chosen) < config.batch_size:
+        raise InputError(
+            "training data",
+            f"of {images} images {len(held_out)} are held out, and {len(chosen)} are left, fewer than a batch of "
+            f"{config.batch_size}; lower --validation-images or --batch-size, or leave them out",
+        )
+    return held_out, np.sort(chosen)
+
+
+def _check_same(path: Path, last: Checkpoint, config: Config, data: dict[str, str]) -> None:
+    """Refuse to continue a run with other settings or images than it was begun with.
+
+    Raises:
+        InputError: they differ; it names each setting with both values.
+    """
+    changed = _differences(_comparable(last.config), _comparable(config))
+    if changed:
+        remedy = "repeat those (--resume with --output alone reads them), or give another --output"
+        raise InputError(path, f"was made with other options: {', '.join(changed)}; {remedy}")
+    if last.data != data:
+        digests = " and now ".join(one["sha256"][:12] for one in (last.data, data))
+        raise InputError(path, f"was made on other training images: SHA-256 {digests}; give those, or another --output")
+
+
+def _differences(before: Config, now: Config) -> list[str]:
+    """The fields that differ between two configs, each with both values."""
+    changed = []
+    for part in ("model", "training"):
+        old, new = (dataclasses.asdict(getattr(config, part)) for config in (before, now))
+        changed += [f"{name} was {old[name]} and is {new[name]}" for name in old if old[name] != new[name]]
+    return changed
 
 
 def _comparable(config: Config) -> Config:
@@ -304,9 +348,12 @@ def _check_shape(config: Config, images: ImageSet) -> None:
     height, width, channels = images.shape
     stride = config.model.stride
     if channels != config.model.image_channels:
-        raise InputError("data", f"has {channels} channels, the network {config.model.image_channels}")
+        raise InputError(
+            "data", f"has {channels} channels, the network {config.model.image_channels}; leave --image-channels out"
+        )
     if height % stride or width % stride:
-        raise InputError("data", f"is {width}x{height}; the network needs sides that {stride} divides")
+        remedy = "give fewer --hidden-channels, each of which halves the sides"
+        raise InputError("data", f"is {width}x{height}; the network needs sides that {stride} divides; {remedy}")
 
 
 def _spread(length: int, count: int) -> np.ndarray:
@@ -314,8 +361,13 @@ def _spread(length: int, count: int) -> np.ndarray:
     return np.linspace(0, length, min(count, length), endpoint=False).astype(int)
 
 
-def _variance(images: ImageSet, indices: np.ndarray) -> float:
-    """Of all values of these images, taken as 0..1."""
+def pixel_variance(images: ImageSet, chosen: np.ndarray) -> float:
+    """Variance of all values of the images to train on, taken as 0..1; of many images, of some of them.
+
+    Args:
+        chosen: their numbers.
+    """
+    indices = chosen[_spread(len(chosen), _VARIANCE_IMAGES)]
     parts = (images.read(indices[start : start + 1024]) for start in range(0, len(indices), 1024))
     counts = sum(np.bincount(part.ravel(), minlength=256) for part in parts)
     values, shares = np.arange(256) / 255, counts / np.sum(counts)

@@ -9,7 +9,7 @@ import numpy as np
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config
 from vqvae_gluon.data.images import to_tensor
-from vqvae_gluon.model.vqvae import VQVAE
+from vqvae_gluon.model.vqvae import VQVAE, to_pixels
 
 _WINDOW, _SIGMA = 11, 1.5
 _LUMINANCE, _CONTRAST = 0.01**2, 0.03**2
@@ -87,9 +87,11 @@ def evaluate(
     variance: float,
     add_up: Callable[[np.ndarray], np.ndarray] = lambda sums: sums,
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Measure a model on images.
+    """Measure a model on images. What is compared with them is what its exported graphs give, clipped to 0..255; only
+    the loss is that of the values as training sees them, unclipped.
 
     Args:
+        model: as it is exported: not one with ``training``, whose rounding is another.
         batches: uint8 (N, H, W, C) each.
         variance: of the training pixels, taken as 0..1.
         add_up: sums a vector over all machines, where each has a part of the images.
@@ -99,19 +101,21 @@ def evaluate(
         divided by the variance), ``psnr``, ``ssim``, ``perplexity``, ``codes_used`` and ``bits_per_dimension``, over
         all the images; and how often each code was used, (K,).
     """
-    sums, counts = np.zeros(5), np.zeros(config.model.num_embeddings)
+    sums, counts = np.zeros(4), np.zeros(config.model.num_embeddings)
     for images in batches:
         batch = mx.nd.array(to_tensor(images))
-        reconstruction, _, codes, *losses = model(batch)
-        similarity = ssim(batch.asnumpy() / 255, reconstruction.asnumpy()).sum()
-        weighted = [float(loss.asscalar()) * len(images) for loss in losses]
-        sums += [len(images), similarity, *weighted]
+        decoded, _, codes, *terms = model(batch)
+        original, reconstruction = (pixels.asnumpy() / 255 for pixels in (batch, to_pixels(mx.nd, decoded)))
+        mse = np.square(reconstruction - original).mean(dtype=np.float64)
+        loss = objective(config, *(float(term.asscalar()) for term in terms))
+        similarity = ssim(original, reconstruction).mean()
+        sums += [len(images), *(len(images) * mean for mean in (similarity, mse, loss))]
         counts += np.bincount(codes.asnumpy().ravel(), minlength=len(counts))
     totals = add_up(np.concatenate([sums, counts]))
-    similarity, mse, codebook_loss, commitment_loss = (totals[1:5] / totals[0]).tolist()
-    counts = totals[5:]
+    similarity, mse, loss = (totals[1:4] / totals[0]).tolist()
+    counts = totals[4:]
     return {
-        "loss": objective(config, mse, codebook_loss, commitment_loss),
+        "loss": loss,
         "mse": mse,
         "normalised_mse": mse / variance,
         "psnr": psnr(mse),

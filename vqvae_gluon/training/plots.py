@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from vqvae_gluon.files import atomic_write
 
@@ -19,18 +20,48 @@ def best_of(history: list[dict[str, Any]]) -> dict[str, Any]:
 
 def loss_graph(path: Path, history: list[dict[str, Any]]) -> None:
     """Loss and reconstruction error by epoch on training, validation and test images, the best epoch marked."""
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    figure = Figure(figsize=(14, 4.5), layout="constrained")
     epochs = [row["epoch"] for row in history]
     best = best_of(history)
-    titles = {"loss": "loss", "mse": "mean squared error, pixels as 0..1"}
-    for axes, (name, title) in zip(figure.subplots(1, len(titles)), titles.items()):
-        for part, label in (("train", "training"), ("validation", "validation"), ("test", "test")):
-            axes.plot(epochs, [row[f"{part}_{name}"] for row in history], marker=".", label=label)
+    titles = {
+        "loss": (
+            "loss",
+            "loss = reconstruction_weight · mean squared error\n+ codebook loss + commitment_cost · commitment loss",
+        ),
+        "mse": ("mean squared error", "mean squared error of the reconstruction, pixels as 0..1"),
+    }
+    for axes, (name, (label, title)) in zip(figure.subplots(1, len(titles)), titles.items()):
+        for part, images in (("train", "training"), ("validation", "validation"), ("test", "test")):
+            values = np.array([row[f"{part}_{name}"] for row in history], dtype=float)
+            axes.plot(epochs, np.where(values > 0, values, np.nan), marker=".", label=f"{images} images")
         axes.axvline(best["epoch"], color="gray", linestyle=":", label=f"best epoch: {best['epoch']}")
-        axes.set(xlabel="epoch", ylabel=title, yscale="log")
-        axes.grid(alpha=0.3, which="both")
-        axes.legend()
+        axes.set(xlabel="epoch", ylabel=label, yscale="log")
+        axes.set_title(title, fontsize="medium")
+        axes.grid(alpha=0.3)
+        whole_epochs(axes)
+        plain_log(axes.yaxis)
+    legend_beside(figure, axes)
     _save(figure, path)
+
+
+def whole_epochs(axes) -> None:
+    """Tick an axis of epochs at whole numbers alone."""
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def plain_log(axis) -> None:
+    """Label a logarithmic axis with plain numbers, after its curves are drawn: round ones where it spans less than a
+    factor of 10, else 1, 2 and 5 of each power."""
+    low, high = axis.get_view_interval()
+    narrow = high < 10 * low
+    axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]) if narrow else LogLocator(subs=(1, 2, 5)))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def legend_beside(figure: Figure, axes, **words) -> None:
+    """Name the curves of axes to the right of all pictures, where no curve is."""
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", **words)
 
 
 def codebook_usage(path: Path, counts: np.ndarray, history: list[dict[str, Any]]) -> None:
@@ -39,25 +70,27 @@ def codebook_usage(path: Path, counts: np.ndarray, history: list[dict[str, Any]]
     Args:
         counts: (K,), on the test images after the last epoch.
     """
-    figure = Figure(figsize=(12, 4.5), layout="constrained")
+    figure = Figure(figsize=(14, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     left.bar(np.arange(len(counts)), np.sort(counts)[::-1] / counts.sum(), width=1.0)
     used = int((counts > 0).sum())
-    left.axhline(1 / len(counts), color="gray", linestyle=":", label=f"1 / {len(counts)}")
+    left.axhline(1 / len(counts), color="gray", linestyle=":")
     left.set(
-        xlabel="codes, by use", ylabel="share of the test latents", title=f"{used} of {len(counts)} codes are used"
+        xlabel="codes, by use",
+        ylabel="share of the test latents",
+        title=f"{used} of {len(counts)} codes are used; dotted: 1 / {len(counts)}",
     )
-    left.legend()
     epochs = [row["epoch"] for row in history]
     for key, label in (
         ("test_perplexity", "test images"),
         ("train_perplexity", "training images"),
-        ("train_batch_perplexity", "training images, mean of the batches"),
+        ("train_batch_perplexity", "training images,\nmean of the batches"),
     ):
         right.plot(epochs, [row[key] for row in history], marker=".", label=label)
     right.set(xlabel="epoch", ylabel="perplexity")
     right.grid(alpha=0.3)
-    right.legend()
+    whole_epochs(right)
+    legend_beside(figure, right)
     _save(figure, path)
 
 
