@@ -196,3 +196,27 @@ def test_arguments_may_be_lists_and_parameters_none(tmp_path):
     net.export(str(tmp_path / "scaled"))
     report = compare(net, tmp_path / "scaled", (x, [scale, [shift]]), candidate="cpp")
     assert (report.verdict, report.nodes_compared) == ("agree", 2)
+
+
+def test_a_block_under_numpys_semantics_is_compared(tmp_path):
+    """In a process of its own: the semantics hold for all of it."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        """
+import sys
+from vqvae_gluon.compat import mx
+from vqvae_gluon.parity.harness import compare
+mx.npx.set_np()
+net = mx.gluon.nn.HybridSequential(prefix="net_")
+with net.name_scope():
+    net.add(mx.gluon.nn.Dense(4, in_units=6, activation="relu"), mx.gluon.nn.Dense(3, in_units=4))
+net.initialize(mx.init.Xavier())
+net.hybridize()
+x = mx.np.arange(12).reshape(2, 6).astype("float32")
+net(x)
+net.export(sys.argv[1])
+print(*(compare(net, sys.argv[1], value, candidate="cpp").verdict for value in (x, x.asnumpy())), mx.util.is_np_array())
+"""
+    )
+    result = subprocess.run([sys.executable, script, tmp_path / "net"], capture_output=True, text=True, check=False)
+    assert result.stdout == "agree agree True\n", result.stderr

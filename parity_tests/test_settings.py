@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+from typing import Any
 
 import pytest
 from conftest import run_cli_here, settings
@@ -151,7 +152,7 @@ def test_help_says_every_default_and_that_of_each_preset(monkeypatch):
     add_flags(parser)
     for action in parser._actions:
         if "." in action.dest:
-            assert "(default: " in action.help, action.dest
+            assert "(default: " in (action.help or ""), action.dest
     assert "(default: 500 of mnist, mnist-original; 32 of cifar10, cifar10-sonnet)" in told
     assert "(default: 0.001 of mnist, cifar10; 0.0001 of mnist-original; 0.0003 of cifar10-sonnet)" in told
     assert "(default: runs/PRESET)" in told
@@ -183,7 +184,7 @@ def test_a_run_that_is_resumed_is_that_of_its_own_settings(given, tmp_path, monk
     parser.add_argument("--resume", action="store_true")
     add_flags(parser)
     found = read_settings(parser.parse_args(given), resumes=True)
-    wanted = {"epochs": 7, "steps": 0} if "7" in given else {}
+    wanted: dict[str, Any] = {"epochs": 7, "steps": 0} if "7" in given else {}
     assert found.config == dataclasses.replace(before, training=dataclasses.replace(before.training, **wanted))
     assert found.run == dataclasses.replace(run, output="run")
     assert {"training.batch_size", "training.validation_images", "model.image_channels"} <= found.given

@@ -210,9 +210,14 @@ def compare(
     arrays = [_array(value) for value in _flat(arguments)]
     if not arrays:
         raise InputError("inputs", "are none; give an array for each argument of the block")
-    with tempfile.TemporaryDirectory(prefix="vqvae-live.") as directory:
-        expected = _run_block(net, arguments, arrays)
-        graph, parameters, names = _graph_of(net, arguments)
+    expected = _run_block(net, arguments, arrays)
+    graph, parameters, names = _graph_of(net, arguments)
+    # The runtimes set NumPy's semantics themselves where a graph needs them.
+    with (
+        tempfile.TemporaryDirectory(prefix="vqvae-live.") as directory,
+        mx.util.np_array(False),
+        mx.util.np_shape(False),
+    ):
         theirs = find_export(target, names)
         renamed = _names_of(graph, read_network(theirs).graph)
         graph = rename(graph, renamed)
@@ -264,7 +269,8 @@ def _array(value: Any) -> np.ndarray:
 
 def _run_block(net: "mx.gluon.HybridBlock", arguments: Sequence[Any], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """What a live block gives."""
-    values = _like(arguments, (mx.nd.array(array, dtype=array.dtype) for array in arrays))
+    make = mx.np.array if mx.util.is_np_array() else mx.nd.array
+    values = _like(arguments, (make(array, dtype=array.dtype) for array in arrays))
     try:
         return [output.asnumpy() for output in _flat([net(*values)])]
     except (mx.MXNetError, ValueError, TypeError) as error:
@@ -279,8 +285,11 @@ def _graph_of(net, arguments: Sequence[Any]) -> tuple[Graph, dict[str, np.ndarra
     """What a block would export, without changing the block: graph, parameters by full name, names of its inputs."""
     count = len(list(_flat(arguments)))
     names = ["data"] if count == 1 else [f"data{i}" for i in range(count)]
+    variables = [mx.sym.var(name) for name in names]
+    if mx.util.is_np_array():
+        variables = [variable.as_np_ndarray() for variable in variables]
     with mx.name.NameManager():
-        outputs = list(_flat([net(*_like(arguments, map(mx.sym.var, names)))]))
+        outputs = list(_flat([net(*_like(arguments, iter(variables)))]))
     symbol = mx.sym.Group(outputs) if len(outputs) > 1 else outputs[0]
     auxiliary, taken = set(symbol.list_auxiliary_states()), set(symbol.list_inputs())
     parameters = {
