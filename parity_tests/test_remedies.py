@@ -105,6 +105,7 @@ def test_the_command_says_it_in_one_line(tmp_path):
     assert result.returncode == REJECTED
     assert len(result.stderr.splitlines()) == 1, result.stderr
     assert "rows: is a Reshape" in result.stderr
+    assert "\n    remedy: feed batches of 4, or write" in result.stdout
 
 
 def test_an_operator_that_failed_is_not_reported_again_at_exit(tmp_path):

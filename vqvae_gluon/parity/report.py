@@ -136,10 +136,11 @@ def to_html(report: Result) -> str:
 
 
 def remedies(report: Result) -> list[str]:
-    """What to do about the causes that were named."""
+    """What to do about the causes that were named: of a finding its own, if it has one."""
     cause = report.cause
     names = cause.name.split(" + ") if cause else []
-    return [REMEDIES[name] for name in names if name in REMEDIES]
+    own = {finding.cause: finding.remedy for finding in reversed(report.findings) if finding.remedy}
+    return [own.get(name, REMEDIES[name]) for name in names if name in REMEDIES]
 
 
 def write_junit(report: Result, path: Path) -> None:
