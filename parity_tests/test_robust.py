@@ -115,6 +115,16 @@ def test_a_fault_of_our_own_is_one_line_and_its_traceback_a_file(monkeypatch, tm
     assert str(kept) in result.stderr and "raise ZeroDivisionError" in kept.read_text()
 
 
+def test_a_script_that_starts_workers_is_not_run_by_them(tmp_path):
+    """It lacks the guard that Python's processes otherwise need."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from vqvae_gluon import workers\nprint(sorted(found for _, found in workers.run(len, ['a', 'bb', 'ccc'], 2)))\n"
+    )
+    result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
+    assert (result.stdout, result.stderr) == ("[1, 2, 3]\n", "")
+
+
 def test_numpy_2_is_named_with_its_remedy():
     code = (
         "import numpy, sys; numpy.__version__ = '2.1.0'; from vqvae_gluon.cli import main; sys.exit(main(sys.argv[1:]))"

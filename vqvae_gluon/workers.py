@@ -13,6 +13,7 @@ from typing import Any, Optional
 from vqvae_gluon.errors import RuntimeFailure, VQVAEError, internal_error
 
 _TIMEOUT = 300  # seconds
+_STARTING = threading.Lock()
 _TASKS = 50  # of one process: MXNet keeps the memory of every network that it has run
 
 
@@ -93,7 +94,7 @@ class Worker:
             context = multiprocessing.get_context("spawn")  # A fork would inherit MXNet's threads, which it lacks.
             self._connection, theirs = context.Pipe()
             self._process = context.Process(target=_serve, args=(self._function, theirs), daemon=True)
-            with _without_interrupts(), theirs:
+            with _without_interrupts(), _without_main(), theirs:
                 self._process.start()
 
     def give(self, task: Any) -> Any:
@@ -168,6 +169,20 @@ def _without_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Processes that are started meanwhile do not run the user's script again, which may start processes itself. They
+    need nothing of it: what they call is of a module."""
+    main = sys.modules["__main__"].__dict__
+    with _STARTING:
+        kept = {name: main[name] for name in ("__spec__", "__file__") if name in main}
+        main.update(dict.fromkeys(kept))
+        try:
+            yield
+        finally:
+            main.update(kept)
 
 
 @contextlib.contextmanager
