@@ -119,7 +119,7 @@ def test_a_script_that_starts_workers_is_not_run_by_them(tmp_path):
     """It lacks the guard that Python's processes otherwise need."""
     script = tmp_path / "script.py"
     script.write_text(
-        "from vqvae_gluon import workers\nprint(sorted(found for _, found in workers.run(len, ['a', 'bb', 'ccc'], 2)))\n"
+        "from vqvae_gluon.workers import run\nprint(sorted(found for _, found in run(len, ['a', 'bb', 'ccc'], 2)))\n"
     )
     result = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False, timeout=120)
     assert (result.stdout, result.stderr) == ("[1, 2, 3]\n", "")
