@@ -335,7 +335,7 @@ std::string read_name(Reader* reader) {
 void read_magic(Reader* reader, const Bytes& bytes) {
   std::array<std::uint64_t, 2> magic = {kFileMagic, 0};
   const std::size_t size = std::min(bytes.size(), sizeof magic);
-  if (std::memcmp(bytes.data(), magic.data(), size) != 0) {
+  if (size > 0 && std::memcmp(bytes.data(), magic.data(), size) != 0) {
     const char* kind = "a file of another kind";
     for (const auto& [begin, other] : kOtherFiles) {
       const std::size_t length = std::strlen(begin);
