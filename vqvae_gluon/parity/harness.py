@@ -1,23 +1,19 @@
 """The comparison of two runtimes: on a bundle, on a plain export, or of a live block with its export."""
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Optional
 
 import numpy as np
 from tqdm import tqdm
 
-from vqvae_gluon.artifacts.binding import Network, read_network, write_network
-from vqvae_gluon.artifacts.bundle import GRAPH_INPUTS, STAGES, GraphFiles, find_export, open_bundle
-from vqvae_gluon.artifacts.graph import Graph, parse_graph
-from vqvae_gluon.artifacts.surgery import rename
+from vqvae_gluon.artifacts.binding import Network, read_network
+from vqvae_gluon.artifacts.bundle import GRAPH_INPUTS, STAGES, GraphFiles, open_bundle
 from vqvae_gluon.artifacts.trace import Trace
-from vqvae_gluon.compat import mx, mxnet_reason
 from vqvae_gluon.data import Images
 from vqvae_gluon.data.images import to_images
-from vqvae_gluon.errors import InputError, UsageError, VQVAEError
+from vqvae_gluon.errors import VQVAEError
 from vqvae_gluon.parity import preflight
 from vqvae_gluon.parity.diagnose import diagnose, live_scene
 from vqvae_gluon.parity.inputs import Feed
@@ -28,7 +24,6 @@ from vqvae_gluon.parity.repro import require_free, write_first
 from vqvae_gluon.parity.result import DIVERGE, Codes, NodeReport, Samples, StageReport
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import GRAPH, MAX_MEMORY, add_output, blamed, in_order, judge_stage, operators
-from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT, OUTPUT, Runtime
 
 _SAMPLES = 16
@@ -180,137 +175,6 @@ def compare_exports(
             done += count
             bar.update(count)
     return in_order(report)
-
-
-def compare(
-    net: "mx.gluon.HybridBlock",
-    target: Union[str, Path],
-    inputs: "Inputs",
-    candidate: Union[str, Runtime] = "cpp",
-    max_memory: int = MAX_MEMORY,
-    repeat: int = 1,
-) -> Report:
-    """Compare a live block with its export, as a runtime runs it.
-
-    Args:
-        net: with its parameters set. It is not changed, and need not be hybridized.
-        target: prefix of a plain export (``net`` for ``net-symbol.json`` and ``net-0000.params``), its symbol file, or
-            a bundle, of which that graph is taken whose inputs are the block's.
-        inputs: one batch: an array for each argument of the block, of NumPy or MXNet; a list where the block takes one.
-        candidate: the runtime that runs the export, or its name.
-
-    Raises:
-        InputError: the export or an input was rejected.
-        RuntimeFailure: the block could not be run.
-        UsageError: there is no runtime of that name.
-    """
-    runtime = _runtime(candidate)
-    reference = RUNTIMES["gluon"]()
-    arguments = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-    arrays = [_array(value) for value in _flat(arguments)]
-    if not arrays:
-        raise InputError("inputs", "are none; give an array for each argument of the block")
-    expected = _run_block(net, arguments, arrays)
-    graph, parameters, names = _graph_of(net, arguments)
-    # The runtimes set NumPy's semantics themselves where a graph needs them.
-    with (
-        tempfile.TemporaryDirectory(prefix="vqvae-live.") as directory,
-        mx.util.np_array(False),
-        mx.util.np_shape(False),
-    ):
-        theirs = find_export(target, names)
-        renamed = _names_of(graph, read_network(theirs).graph)
-        graph = rename(graph, renamed)
-        parameters = {name[:4] + renamed.get(name[4:], name[4:]): values for name, values in parameters.items()}
-        feed = Feed("the inputs given", {renamed.get(name, name): a for name, a in zip(names, arrays)}, None, [])
-        files = write_network(graph, parameters, Path(directory) / "live")
-        report = compare_exports(reference, runtime, files, theirs, feed, max_memory, repeat)
-        report.subject = f"the live block {net.name}"
-        exported = Side(reference, read_network(files), GRAPH, next(feed.batches()), Path(directory)).outputs()
-        for (name, node), values in zip(exported.items(), expected):
-            if name in report.outputs and not np.array_equal(node.load(), values, equal_nan=True):
-                reason = "the live block gives other numbers than the graph that it exports"
-                report.outputs[name] = replace(report.outputs[name], reason=reason)
-    return report
-
-
-# What a block takes: an array, or arrays and lists of them, one for each argument.
-Inputs = Union[np.ndarray, "mx.nd.NDArray", Sequence[Any]]
-
-
-def _runtime(candidate: Union[str, Runtime]) -> Runtime:
-    if isinstance(candidate, Runtime):
-        return candidate
-    if candidate not in RUNTIMES:
-        raise UsageError("candidate", f"is {candidate!r}, which is no runtime; give one of {', '.join(RUNTIMES)}")
-    return RUNTIMES[candidate]()
-
-
-def _flat(values: Iterable[Any]) -> Iterator[Any]:
-    """The arrays in arguments that may be lists, in Gluon's order."""
-    for value in values:
-        if isinstance(value, (list, tuple)):
-            yield from _flat(value)
-        else:
-            yield value
-
-
-def _like(values: Iterable[Any], flat: Iterator[Any]) -> list[Any]:
-    """What `flat` gives, in lists as those of some arguments."""
-    return [_like(value, flat) if isinstance(value, (list, tuple)) else next(flat) for value in values]
-
-
-def _array(value: Any) -> np.ndarray:
-    array = value.asnumpy() if isinstance(value, mx.nd.NDArray) else np.asarray(value)
-    if array.dtype.kind not in "fiub" or array.ndim == 0 or array.size == 0:
-        raise InputError("inputs", f"hold {array.dtype} of shape {array.shape}; give arrays of numbers, a batch each")
-    return array
-
-
-def _run_block(net: "mx.gluon.HybridBlock", arguments: Sequence[Any], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """What a live block gives."""
-    make = mx.np.array if mx.util.is_np_array() else mx.nd.array
-    values = _like(arguments, (make(array, dtype=array.dtype) for array in arrays))
-    try:
-        return [output.asnumpy() for output in _flat([net(*values)])]
-    except (mx.MXNetError, ValueError, TypeError) as error:
-        given = ", ".join(f"{array.dtype} {array.shape}" for array in arrays)
-        types = ", ".join(sorted({np.dtype(parameter.dtype).name for parameter in net.collect_params().values()}))
-        why = f"the block {net.name} refuses {given} ({mxnet_reason(error)})"
-        remedy = f"give the shapes that it takes, in the type of its parameters ({types or 'it has none'})"
-        raise InputError("inputs", f"{why}; {remedy}") from error
-
-
-def _graph_of(net, arguments: Sequence[Any]) -> tuple[Graph, dict[str, np.ndarray], list[str]]:
-    """What a block would export, without changing the block: graph, parameters by full name, names of its inputs."""
-    count = len(list(_flat(arguments)))
-    names = ["data"] if count == 1 else [f"data{i}" for i in range(count)]
-    variables = [mx.sym.var(name) for name in names]
-    if mx.util.is_np_array():
-        variables = [variable.as_np_ndarray() for variable in variables]
-    with mx.name.NameManager():
-        outputs = list(_flat([net(*_like(arguments, iter(variables)))]))
-    symbol = mx.sym.Group(outputs) if len(outputs) > 1 else outputs[0]
-    auxiliary, taken = set(symbol.list_auxiliary_states()), set(symbol.list_inputs())
-    parameters = {
-        f"{'aux' if name in auxiliary else 'arg'}:{name}": parameter.data().asnumpy()
-        for name, parameter in net.collect_params().items()
-        if name in taken
-    }
-    return parse_graph(symbol.tojson(), Path(net.name)), parameters, names
-
-
-def _names_of(graph: Graph, other: Graph) -> dict[str, str]:
-    """New names for the nodes of a graph: those of another one of the same structure. Gluon counts blocks and operators
-    anew in every process, so that the same network has other names elsewhere."""
-    if len(graph.nodes) != len(other.nodes):
-        return {}
-    names = {node.name: twin.name for node, twin in zip(graph.nodes, other.nodes)}
-    alike = all(
-        node.operator == twin.operator and twin.inputs == tuple((names[name], k) for name, k in node.inputs)
-        for node, twin in zip(graph.nodes, other.nodes)
-    )
-    return names if alike else {}
 
 
 def expect_equal_bits(reference: Runtime, candidate: Runtime) -> bool:

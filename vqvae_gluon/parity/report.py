@@ -108,7 +108,8 @@ def to_text(report: Result) -> str:
     notes = [str(finding) for finding in left] + report.guard + report.notes
     lines += [f"  note: {text}" for text in notes[:_NOTES]]
     lines += [f"  note: and {len(notes) - _NOTES} more, all of them with --json"] if len(notes) > _NOTES else []
-    lines += [f"  note: the comparison ended early: {report.failure}"] if report.failure else []
+    if report.failure and report.verdict != INVALID:  # Of an invalid one the first line says it.
+        lines += [f"  note: the comparison ended early: {report.failure}"]
     lines += [f"  skipped: {stage}/{name}" for stage, name in report.nodes_skipped[:_NOTES]]
     return "\n".join(lines)
 

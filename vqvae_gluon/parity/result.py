@@ -1,5 +1,6 @@
 """What a comparison found, and the verdict that follows from it."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Optional
 
@@ -249,9 +250,13 @@ class Result:
         return f"; by the arbiter the {off} is off" if off else ""
 
     def tolerance(self) -> Optional[float]:
-        """The absolute tolerance that would have passed, at every tensor; None if nothing differs by a number."""
-        differences = [report.comparison.max_abs for report in [*self.nodes.values(), *self.outputs.values()]]
-        return max(differences, default=0.0) or None
+        """The absolute tolerance that would have passed, at every tensor; None if nothing differs by a number, or none
+        would have: where a shape is another, or a value is NaN or infinite."""
+        found = [report.comparison for report in [*self.nodes.values(), *self.outputs.values()]]
+        largest = max((comparison.max_abs for comparison in found), default=0.0)
+        return (
+            None if any(comparison.problem for comparison in found) or not math.isfinite(largest) else largest or None
+        )
 
     def add(self, key: Key, report: NodeReport) -> None:
         """Add what was found in one more batch."""
