@@ -6,6 +6,7 @@ python parity_tests/interruptions.py --count 20
 import argparse
 import itertools
 import random
+import signal
 import struct
 import subprocess
 import sys
@@ -58,11 +59,21 @@ def make_folder(path: Path, digits: np.ndarray) -> Path:
     return path
 
 
+def heed_ctrl_c() -> None:
+    """In a new process, before its program: a shell turns Ctrl-C off in what it starts in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(folder: Path, run: Path, *flags: str) -> subprocess.Popen:
     """A training run in a process of its own."""
     command = [sys.executable, "-m", "vqvae_gluon", "train", "--config", folder / "settings.toml", "--data", folder]
     words = [*map(str, [*command, "--output", run, *flags])]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    return interruptible(words)
+
+
+def interruptible(words: list[str]) -> subprocess.Popen:
+    """A program whose errors are read, and that a Ctrl-C ends."""
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c)
 
 
 def finish(process: subprocess.Popen) -> None:

@@ -331,7 +331,7 @@ def test_what_is_no_cluster_is_told(folder, tmp_path, monkeypatch):
 
 
 def test_damaged_images_are_told_and_those_that_were_mended_are_encoded(folder, tmp_path, here, digits):
-    output = tmp_path / "codes"
+    output, remedy = tmp_path / "codes", "replace it, or move it away"
     whole_file = (folder / "1.png").read_bytes()
     (folder / "1.png").write_bytes(whole_file[:100])
     (folder / "gone.jpg").symlink_to(folder / "nowhere.jpg")
@@ -339,7 +339,7 @@ def test_damaged_images_are_told_and_those_that_were_mended_are_encoded(folder, 
         result = encode_here(folder, output)
         assert result.returncode == REJECTED
         assert result.stderr.splitlines() == [
-            f"vqvae-gluon: error: {folder / '1.png'}: is not a readable PNG or JPEG image (it ends early)",
+            f"vqvae-gluon: error: {folder / '1.png'}: is not a readable PNG or JPEG image (it ends early); {remedy}",
             f"vqvae-gluon: error: {folder / 'gone.jpg'}: does not exist or is no file",
             f"vqvae-gluon: error: {output / 'index.jsonl'}: 2 of 11 images have no codes; it says why",
         ]

@@ -17,7 +17,7 @@ import time
 import numpy as np
 import pytest
 from conftest import PRETRAINED, run_cli, run_reconstruct
-from interruptions import LONG, differences, finish, interrupt, make_folder, shown, start
+from interruptions import LONG, differences, finish, interrupt, interruptible, make_folder, shown, start
 from matplotlib.figure import Figure
 from tensorboardX.proto.summary_pb2 import Summary
 
@@ -198,7 +198,7 @@ def test_ctrl_c_says_how_to_continue_and_that_ends_as_if_nothing_was(uninterrupt
 def test_ctrl_c_before_the_first_checkpoint_says_so(folder, tmp_path):
     flags = ["--dataset", "images", "--data", str(folder), "--output", str(tmp_path / "run"), *map(str, FLAGS)]
     command = [sys.executable, "-m", "vqvae_gluon", "train", *flags, "--epochs", "100"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = interruptible(command)
     until = time.monotonic() + 300
     while not (tmp_path / "run" / "log.txt").exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.001)

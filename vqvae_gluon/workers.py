@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, Optional
 
 from vqvae_gluon.errors import RuntimeFailure, VQVAEError, internal_error
@@ -93,6 +94,7 @@ class Worker:
             self._given = 0
             context = multiprocessing.get_context("spawn")  # A fork would inherit MXNet's threads, which it lacks.
             self._connection, theirs = context.Pipe()
+            resource_tracker.ensure_running()  # When that starts, it lets Ctrl-C through again.
             self._process = context.Process(target=_serve, args=(self._function, theirs), daemon=True)
             with _without_interrupts(), _without_main(), theirs:
                 self._process.start()
