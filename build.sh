@@ -184,10 +184,8 @@ run_tests() {
 # The whole of pytest, a process for each processor. Where this project's own operators run, the tests of engines and
 # training are run once more without them.
 test_in_parallel() {
-  # Threads that share the processors must not wait in loops. One process more than there are processors: some tests
-  # wait. And of setuptools, which takes a seventh of the time of a start, MXNet needs what Python itself has.
-  local run=(env OMP_WAIT_POLICY=passive SETUPTOOLS_USE_DISTUTILS=stdlib
-    "$VENV/bin/python" -m pytest --numprocesses "$(($(nproc) + 1))" --dist worksteal)
+  # Threads that share the processors must not wait in loops. There is one process more, since some tests wait.
+  local run=(env OMP_WAIT_POLICY=passive "$VENV/bin/python" -m pytest --numprocesses "$(($(nproc) + 1))" --dist worksteal)
   rm -rf "$TESTED"
   say "pytest parity_tests"
   "${run[@]}" --junit-xml "$TESTED/pytest.xml" parity_tests

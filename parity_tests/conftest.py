@@ -24,6 +24,10 @@ from vqvae_gluon.settings import add_flags, read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = ROOT / "pretrained" / "mnist"
+
+if sys.version_info < (3, 12):
+    # MXNet's import of distutils loads setuptools otherwise, a seventh of the start of each process.
+    os.environ.setdefault("SETUPTOOLS_USE_DISTUTILS", "stdlib")
 COMMANDS = [
     "train",
     "launch",
