@@ -147,7 +147,7 @@ Export read_export(const std::filesystem::path& symbol, const std::filesystem::p
 }
 
 Manifest parse_manifest(const Bytes& bytes, const std::string& name) {
-  const Json document = parse_document(bytes, name);
+  const Json document = parse_document(bytes, name, kCopyBundle);
   try {
     return check_manifest(document);
   } catch (const Json::exception& error) {

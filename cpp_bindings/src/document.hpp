@@ -9,9 +9,12 @@
 
 namespace vqvae {
 
+// What a file is that is no JSON, if its first bytes tell; else nullptr.
+const char* file_kind(const Bytes& bytes);
+
 // A JSON text that is no deeper than any of our files, and of which a reader does not make more than three times its
-// size and 64 MiB. The name is for messages. Throws InputError.
-nlohmann::json parse_document(const Bytes& bytes, const std::string& name);
+// size and 64 MiB. The name is for messages, the remedy for files of another kind. Throws InputError.
+nlohmann::json parse_document(const Bytes& bytes, const std::string& name, const std::string& remedy);
 
 }  // namespace vqvae
 

@@ -136,7 +136,7 @@ std::string Node::attribute(const std::string& key, const std::string& otherwise
 Graph parse_graph(const Bytes& bytes, const std::string& name) {
   Graph graph{name, std::string(bytes.begin(), bytes.end()), {}, {}, false};
   try {
-    Json document = parse_document(bytes, name);
+    Json document = parse_document(bytes, name, "give the -symbol.json that net.export(prefix) writes");
     if (check_nodes(&document, &graph)) graph.json = document.dump();
     graph.numpy = is_numpy(document);
   } catch (const Json::exception& error) {

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "document.hpp"
 #include "vqvae/error.hpp"
 
 namespace vqvae {
@@ -45,13 +46,6 @@ constexpr std::array<OtherType, 6> kOtherTypes = {
     {{"bool", 1}, {"int16", 2}, {"uint16", 2}, {"uint32", 4}, {"uint64", 8}, {"bfloat16", 2}}};
 
 bool is_usable(std::int32_t flag) { return is_dtype(flag) && flag < kFirstOtherType; }
-
-// How files of other kinds begin.
-constexpr std::array<std::pair<const char*, const char*>, 4> kOtherFiles = {
-    {{"PK\x03\x04", "a zip archive, such as an .npz file"},
-     {"\x93NUMPY", "an .npy file"},
-     {"{", "JSON, such as a symbol file"},
-     {"version https://git-lfs", "a pointer of Git LFS, which 'git lfs pull' replaces by the file"}}};
 
 // Takes values off the front of a buffer and never past its end.
 class Reader {
@@ -228,22 +222,26 @@ Stored read_tensor(Reader* reader) {
   return tensor;
 }
 
-// An index below a limit and above the one before it.
-std::int64_t next_index(const Reader& reader, std::int64_t index, std::int64_t before, std::int64_t limit,
-                        const std::string& name) {
+std::int64_t within(const Reader& reader, std::int64_t index, std::int64_t limit, const std::string& name) {
   if (index < 0 || index >= limit) throw reader.damaged("an index of " + name + " is outside of its shape");
-  if (index <= before) throw reader.damaged("the indices of " + name + " are not in order");
   return index;
+}
+
+// Take a place. MXNet takes indices in any order. Of two that are equal, its operators take the last or the sum.
+std::size_t take_place(const Reader& reader, std::int64_t place, std::vector<bool>* taken, const std::string& name) {
+  const auto at = static_cast<std::size_t>(place);
+  if ((*taken)[at]) throw reader.damaged("an index of " + name + " occurs twice");
+  (*taken)[at] = true;
+  return at;
 }
 
 void fill_rows(const Stored& stored, const Reader& reader, const std::string& name, Tensor* tensor) {
   const Indices& rows = stored.indices[0];
   const std::size_t bytes = stored.dense_bytes() / static_cast<std::size_t>(stored.shape[0]);  // Of a row.
-  std::int64_t row = -1;
+  std::vector<bool> taken(static_cast<std::size_t>(stored.shape[0]));
   for (std::int64_t i = 0; i < rows.size; ++i) {
-    row = next_index(reader, rows.at(i), row, stored.shape[0], name);
-    std::memcpy(tensor->data.data() + static_cast<std::size_t>(row) * bytes,
-                stored.values + static_cast<std::size_t>(i) * bytes, bytes);
+    const std::size_t row = take_place(reader, within(reader, rows.at(i), stored.shape[0], name), &taken, name);
+    std::memcpy(tensor->data.data() + row * bytes, stored.values + static_cast<std::size_t>(i) * bytes, bytes);
   }
 }
 
@@ -251,16 +249,16 @@ void fill_csr(const Stored& stored, const Reader& reader, const std::string& nam
   const Indices& begins = stored.indices[0];
   const Indices& columns = stored.indices[1];
   const std::size_t bytes = stored.item_bytes();
+  std::vector<bool> taken(element_count(stored.shape));
   std::int64_t at = 0;
   for (std::int64_t row = 0; row < stored.shape[0]; ++row) {
     const std::int64_t end = begins.at(row + 1);
     if (begins.at(0) != 0 || end < at || end > columns.size) {
       throw reader.damaged("the rows of " + name + " do not begin one behind the other");
     }
-    std::int64_t column = -1;
     for (; at < end; ++at) {
-      column = next_index(reader, columns.at(at), column, stored.shape[1], name);
-      const auto place = static_cast<std::size_t>(row * stored.shape[1] + column);
+      const std::int64_t column = within(reader, columns.at(at), stored.shape[1], name);
+      const std::size_t place = take_place(reader, row * stored.shape[1] + column, &taken, name);
       std::memcpy(tensor->data.data() + place * bytes, stored.values + static_cast<std::size_t>(at) * bytes, bytes);
     }
   }
@@ -336,11 +334,8 @@ void read_magic(Reader* reader, const Bytes& bytes) {
   std::array<std::uint64_t, 2> magic = {kFileMagic, 0};
   const std::size_t size = std::min(bytes.size(), sizeof magic);
   if (size > 0 && std::memcmp(bytes.data(), magic.data(), size) != 0) {
-    const char* kind = "a file of another kind";
-    for (const auto& [begin, other] : kOtherFiles) {
-      const std::size_t length = std::strlen(begin);
-      if (bytes.size() >= length && std::memcmp(bytes.data(), begin, length) == 0) kind = other;
-    }
+    const char* kind = bytes[0] == '{' ? "JSON, such as a symbol file" : file_kind(bytes);
+    if (kind == nullptr) kind = "a file of another kind";
     throw reader->refused(std::string("does not begin as a .params file of MXNet does: it is ") + kind + "; " +
                           kWanted);
   }

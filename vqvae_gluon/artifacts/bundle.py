@@ -125,7 +125,11 @@ def find_export(target: Union[str, Path], inputs: Sequence[str] = ()) -> GraphFi
     prefix = str(path)[: -len("-symbol.json")] if path.name.endswith("-symbol.json") else str(path)
     params = sorted(path.parent.glob(f"{Path(prefix).name}-[0-9][0-9][0-9][0-9].params"))
     if not Path(f"{prefix}-symbol.json").is_file() or not params:
-        raise InputError(target, f"is no export: {prefix}-symbol.json or {prefix}-0000.params is missing")
+        raise InputError(
+            target,
+            f"is no export: {prefix}-symbol.json or {prefix}-0000.params is missing; "
+            "give the prefix that net.export(prefix) had, or its -symbol.json",
+        )
     return GraphFiles(Path(f"{prefix}-symbol.json"), params[-1])
 
 
@@ -152,7 +156,7 @@ def open_bundle(path: Path, verify: bool = True) -> Bundle:
         )
     if manifest_path.stat().st_size > _MAX_MANIFEST_BYTES:
         raise InputError(manifest_path, f"is too large for a manifest; {COPY_BUNDLE}")
-    manifest = parse_document(manifest_path.read_bytes(), manifest_path)
+    manifest = parse_document(manifest_path.read_bytes(), manifest_path, COPY_BUNDLE)
     try:
         _check_manifest(manifest)
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:

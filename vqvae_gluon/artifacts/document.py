@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any
+from typing import Any, Optional
 
 from vqvae_gluon.errors import InputError
 
@@ -12,18 +12,34 @@ _SPARE_BYTES = 56 << 20
 _ENTRY_BYTES = 96
 _TEXT = re.compile(rb'"(?:[^"\\]|\\.)*"?', re.DOTALL)
 _BRACKET = re.compile(rb"[\[{]+|[\]}]+")
+# How files of other kinds begin.
+_OTHER_FILES = {
+    b"\x12\x01\0\0\0\0\0\0": "a .params file",
+    b"PK\x03\x04": "a zip archive, such as an .npz file",
+    b"\x93NUMPY": "an .npy file",
+    b"version https://git-lfs": "a pointer of Git LFS, which 'git lfs pull' replaces by the file",
+}
 
 
-def parse_document(data: bytes, name: object) -> Any:
+def file_kind(data: bytes) -> Optional[str]:
+    """What a file is that is no JSON, if its first bytes tell."""
+    return next((kind for start, kind in _OTHER_FILES.items() if data.startswith(start)), None)
+
+
+def parse_document(data: bytes, name: object, remedy: str) -> Any:
     """What a JSON text says, if it is no deeper than any of our files, and if a reader does not make more of it than
     three times its size and 64 MiB.
 
     Args:
         name: what messages call it.
+        remedy: where it is a file of another kind.
 
     Raises:
         InputError: it is not such a text.
     """
+    kind = file_kind(data)
+    if kind is not None:
+        raise InputError(name, f"is no JSON: it is {kind}; {remedy}")
     bare = _TEXT.sub(b"", data)
     try:
         if _depth(bare) > _MAX_DEPTH:

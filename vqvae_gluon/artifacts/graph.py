@@ -17,7 +17,7 @@ from vqvae_gluon.files import read_file
 _MAX_NODES = 1_000_000
 _MAX_BYTES = 1 << 28
 _TYPES = tuple("01234567")  # mshadow's type flags
-_MISSING = "; give the -symbol.json that net.export(prefix) writes"
+_WANTED = "give the -symbol.json that net.export(prefix) writes"
 _NUMPY = "is_np_shape"
 _WRITTEN_AS = 10901  # The version of MXNet whose form to_json writes.
 
@@ -95,12 +95,12 @@ def read_graph(path: Path) -> Graph:
     Raises:
         InputError: the file is missing, is no symbol file, or its references are not sound.
     """
-    return parse_graph(read_file(path, _MAX_BYTES, _MISSING), path)
+    return parse_graph(read_file(path, _MAX_BYTES, f"; {_WANTED}"), path)
 
 
 def parse_graph(text: Union[str, bytes], path: Path) -> Graph:
     """The graph of a symbol file's text; the path is for messages. See :func:`read_graph`."""
-    document = parse_document(text.encode() if isinstance(text, str) else text, path)
+    document = parse_document(text.encode() if isinstance(text, str) else text, path, _WANTED)
     try:
         nodes = _nodes(document)
         outputs = tuple((nodes[head[0]].name, head[1]) for head in document["heads"])
@@ -111,7 +111,7 @@ def parse_graph(text: Union[str, bytes], path: Path) -> Graph:
 
 def is_numpy(path: Path) -> bool:
     """Whether a symbol file's graph is one of NumPy's rules; see :func:`read_graph`. Quick where it is not."""
-    data = read_file(path, _MAX_BYTES, _MISSING)
+    data = read_file(path, _MAX_BYTES, f"; {_WANTED}")
     return f'"{_NUMPY}"'.encode() in data and parse_graph(data, path).numpy
 
 

@@ -13,7 +13,7 @@ tensor, as MXNet 0.12 and later write it: magic 0xF993FAC9 (uint32), storage typ
 * 0xF993FAC8, before 0.12: no storage type;
 * no magic, in 2015 and 2016: number of dimensions and extents are uint32;
 * sparse ones: the shape of the stored values before the shape; behind the type, type (int32) and shape of each array of
-  indices; behind the values, these arrays. They are made dense.
+  indices; behind the values, these arrays, in any order. They are made dense.
 """
 
 import math
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vqvae_gluon.artifacts.document import file_kind
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import read_file
 
@@ -66,13 +67,6 @@ _DENSE_FACTOR, _DENSE_SPARE = 16, 32 << 20
 _PREFIXES = ("arg:", "aux:")
 _DAMAGED = "copy the file again and compare its digest"
 _WANTED = "give the .params file that net.export(prefix) writes"
-# How files of other kinds begin.
-_OTHER_FILES = {
-    b"PK\x03\x04": "a zip archive, such as an .npz file",
-    b"\x93NUMPY": "an .npy file",
-    b"{": "JSON, such as a symbol file",
-    b"version https://git-lfs": "a pointer of Git LFS, which 'git lfs pull' replaces by the file",
-}
 
 
 def read_parameters(path: Path) -> dict[str, np.ndarray]:
@@ -128,7 +122,7 @@ def full_names(
 def _parse(data: bytes, path: Path) -> dict[str, np.ndarray]:
     reader = _Reader(data)
     if not _FILE_MAGIC.startswith(data[: len(_FILE_MAGIC)]):
-        kind = next((kind for start, kind in _OTHER_FILES.items() if data.startswith(start)), "a file of another kind")
+        kind = "JSON, such as a symbol file" if data.startswith(b"{") else file_kind(data) or "a file of another kind"
         raise InputError(path, f"does not begin as a .params file of MXNet does: it is {kind}; {_WANTED}")
     reader.bytes(len(_FILE_MAGIC))
     tensors = [_tensor(reader) for _ in range(reader.count(_MIN_TENSOR_BYTES))]
@@ -192,7 +186,7 @@ class _Stored:
         result = np.zeros(self.shape, values.dtype)
         if self.storage == _ROW_SPARSE:
             (rows,) = self.indices
-            _require_order(rows, self.shape[0], name)
+            _require_places(rows, self.shape[0], name)
             result[rows] = values
             return result
         begins, columns = self.indices
@@ -201,16 +195,17 @@ class _Stored:
         if len(columns) and not 0 <= columns.min() <= columns.max() < self.shape[1]:
             raise ValueError(f"an index of {name} is outside of its shape")
         rows = np.repeat(np.arange(self.shape[0]), np.diff(begins))
-        _require_order(rows * self.shape[1] + columns, math.prod(self.shape), name)
+        _require_places(rows * self.shape[1] + columns, math.prod(self.shape), name)
         result[rows, columns] = values
         return result
 
 
-def _require_order(indices: np.ndarray, limit: int, name: str) -> None:
+def _require_places(indices: np.ndarray, limit: int, name: str) -> None:
+    """MXNet takes indices in any order. Of two that are equal, its operators take the last or the sum."""
     if len(indices) and not 0 <= indices.min() <= indices.max() < limit:
         raise ValueError(f"an index of {name} is outside of its shape")
-    if (np.diff(indices) <= 0).any():
-        raise ValueError(f"the indices of {name} are not in order")
+    if len(np.unique(indices)) != len(indices):
+        raise ValueError(f"an index of {name} occurs twice")
 
 
 def _tensor(reader: "_Reader") -> _Stored:
