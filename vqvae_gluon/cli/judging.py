@@ -337,10 +337,10 @@ def _images(options: argparse.Namespace):
 def _export_and_feed(options: argparse.Namespace):
     from vqvae_gluon.artifacts.binding import read_network
     from vqvae_gluon.artifacts.bundle import GraphFiles
-    from vqvae_gluon.parity.inputs import open_feed, parse_spec
+    from vqvae_gluon.parity.inputs import open_feed, parse_specs
 
     files = GraphFiles(options.symbol, options.params)
-    specs = [parse_spec(text) for text in options.input or ()]
+    specs = parse_specs(options.input or ())
     return files, open_feed(read_network(files), specs, options.data, options.count, options.seed)
 
 

@@ -1,7 +1,7 @@
 """What is fed to a plain export: inputs as a user names them, values from files, images, a trace or a seed."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Optional
@@ -57,6 +57,20 @@ def parse_spec(text: str) -> InputSpec:
             "--input", f"takes NAME:SHAPE[:TYPE], such as data:1,3,224,224 or codes:1,7,7:int32, not {text}"
         )
     return InputSpec(name, shape, dtype)
+
+
+def parse_specs(texts: Iterable[str]) -> list[InputSpec]:
+    """Read inputs as :func:`parse_spec` does, each of them once.
+
+    Raises:
+        UsageError: one is something else, or has the name of another.
+    """
+    specs: list[InputSpec] = []
+    for spec in map(parse_spec, texts):
+        if any(spec.name == other.name for other in specs):
+            raise UsageError("--input", f"names {spec.name} twice; give each input once")
+        specs.append(spec)
+    return specs
 
 
 class Feed:
