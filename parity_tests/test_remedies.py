@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from conftest import ROOT, run_cli_here, run_reconstruct
 
-from vqvae_gluon.artifacts.bundle import GraphFiles
+from vqvae_gluon.artifacts.bundle import GraphFiles, find_export
 from vqvae_gluon.compat import mx
-from vqvae_gluon.errors import DONE, REJECTED, VQVAEError
+from vqvae_gluon.errors import DONE, REJECTED, USAGE, InputError, VQVAEError
 from vqvae_gluon.runtimes import RUNTIMES
 
 EVERY = ["gluon", "gluon-eager", "executor", "cpp", "cpp-executor", "cpp-predict"]
@@ -131,6 +131,99 @@ def test_inputs_of_another_shape(tmp_path, runtime):
     line = why_not(runtime, files, tmp_path, data=np.ones((2, 1, 3, 4), "f"))
     assert "net-symbol.json: shapes do not fit: " in line
     assert "feed inputs of the shapes that the graph was made for" in line
+
+
+@every_runtime
+def test_an_input_of_another_rank(tmp_path, runtime):
+    files = dense(tmp_path)
+    line = why_not(runtime, files, tmp_path, data=np.ones((1, 4, 4), "f"))
+    assert f"{files.symbol}: shapes do not fit: net_conv0_fwd: Input data should be 4D" in line
+    assert "; feed inputs of the shapes that the graph was made for" in line
+
+
+@every_runtime
+@pytest.mark.parametrize("kind", ["uint8", "int64", "float16"])
+def test_a_single_parameter_of_another_type_is_named(tmp_path, runtime, kind):
+    files = dense(tmp_path)
+    arrays = mx.nd.load(str(files.params))
+    arrays["arg:net_dense0_bias"] = arrays["arg:net_dense0_bias"].astype(kind)
+    mx.nd.save(str(files.params), arrays)
+    files.symbol.write_text(files.symbol.read_text().replace('"__dtype__": "0"', '"__hint__": "0"'))
+    line = why_not(runtime, files, tmp_path, data=images(1))
+    assert f"; the parameter net_dense0_bias is {kind}: cast it to float32 before net.export(prefix)" in line
+
+
+@pytest.mark.parametrize("engine", ["cachedop", "executor", "predict"])
+def test_a_mask_is_fed_as_float32(tmp_path, engine):
+    """MXNet has no name for the type of bool."""
+    files = dense(tmp_path)
+    np.save(tmp_path / "x.npy", images(1) > 0)
+    result = run_reconstruct(
+        "--symbol", files.symbol, "--params", files.params, "--input", f"data={tmp_path / 'x.npy'}",
+        "--trace", tmp_path / "trace", "--engine", engine,
+    )  # fmt: skip
+    assert result.returncode == REJECTED
+    assert result.stderr.rstrip().endswith("; feed float32, the type of the parameters")
+
+
+@every_runtime
+def test_float16_layers_run_on_a_gpu_alone(tmp_path, runtime):
+    net = mx.sym.FullyConnected(mx.sym.var("data"), num_hidden=3, name="fc")
+    halves = {"arg:fc_weight": np.ones((3, 2), np.float16), "arg:fc_bias": np.zeros(3, np.float16)}
+    line = why_not(runtime, saved(tmp_path, net, halves), tmp_path, data=np.ones((1, 2), np.float16))
+    assert "MXNet computes no float16 products on a CPU: cast the network" in line
+
+
+@every_runtime
+@pytest.mark.parametrize("kind", ["uint8", "int32"])
+@pytest.mark.parametrize("operator", ["FullyConnected", "softmax", "LRN"])
+def test_integers_that_an_operator_does_not_take_are_fed_as_float32(tmp_path, runtime, operator, kind):
+    if operator == "FullyConnected":
+        net = mx.sym.FullyConnected(mx.sym.var("data"), num_hidden=3, no_bias=True, name="fc")
+        files = saved(tmp_path, net, {"arg:fc_weight": np.ones((3, 4), kind)})
+    else:
+        settings = {"nsize": 3} if operator == "LRN" else {}
+        files = saved(tmp_path, getattr(mx.sym, operator)(mx.sym.var("data"), name="act", **settings))
+    line = why_not(
+        runtime, files, tmp_path, data=np.ones((1, 4) if operator == "FullyConnected" else (1, 4, 2, 2), kind)
+    )
+    assert "; MXNet does not compute this type here: feed float32, or cast the network" in line
+
+
+@pytest.mark.parametrize(
+    ("begin", "kind"),
+    [
+        (b"PK\x03\x04", "a zip archive"),
+        (b"\x93NUMPY", "an .npy file"),
+        (b"version https://git-lfs", "a pointer of Git"),
+    ],
+)
+@pytest.mark.parametrize("runtime", ["gluon", "cpp"])
+def test_a_symbol_file_of_another_kind_is_called_what_it_is(tmp_path, runtime, begin, kind):
+    files = dense(tmp_path)
+    files.symbol.write_bytes(begin + b"rest")
+    assert f"net-symbol.json: is no JSON: it is {kind}" in why_not(runtime, files, tmp_path, data=images(1))
+
+
+@pytest.mark.parametrize("runtime", ["gluon", "cpp"])
+def test_files_that_are_given_for_each_other(tmp_path, runtime):
+    files = dense(tmp_path)
+    line = why_not(runtime, GraphFiles(files.params, files.symbol), tmp_path, data=images(1))
+    assert "net-0000.params: is no JSON: it is a .params file; give the -symbol.json that net.export(prefix)" in line
+
+
+def test_an_input_is_given_once(tmp_path):
+    files = dense(tmp_path)
+    words = ["--symbol", files.symbol, "--params", files.params, "--input", "data:1,1,4,4", "--candidate", "cpp"]
+    result = run_cli_here("parity", *words, "--input", "data:2,1,4,4")
+    assert result.returncode == USAGE
+    assert "--input: names data twice; give each input once" in result.stderr
+
+
+def test_a_prefix_is_asked_for_where_a_file_was_given(tmp_path):
+    files = dense(tmp_path)
+    with pytest.raises(InputError, match=r"is missing; give the prefix that net\.export\(prefix\) had"):
+        find_export(files.params)
 
 
 @every_runtime

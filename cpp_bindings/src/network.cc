@@ -74,7 +74,7 @@ std::string reshape_refusal(const Node& node, const Shape& taken) {
                           (taken.empty() ? "its input" : to_string(taken));
   static const std::regex first(R"([(\[]\s*([1-9]\d*)\s*,.*)");
   std::smatch match;
-  if (!std::regex_match(shape, match, first)) return why + "; feed inputs of the shapes that the graph was made for";
+  if (!std::regex_match(shape, match, first)) return why + "; " + kFeedShapes;
   const std::string batch = match[1].str();
   return why + ": it fixes the batch at " + batch + "; feed batches of " + batch +
          ", or write 0 or -1 in place of the " + batch + " in the network and export it";
@@ -90,7 +90,7 @@ InputError no_shapes(const Graph& graph) {
       if (node.name == match[1].str() && is_reshape(node)) return {graph.name, reshape_refusal(node, {})};
     }
   }
-  return {graph.name, "shapes do not fit: " + run_refusal(reason)};
+  return {graph.name, "shapes do not fit: " + shape_refusal(reason)};
 }
 
 Inferred infer(SymbolHandle symbol, const NamedShapeMap& inputs, const Graph& graph) {
@@ -419,7 +419,9 @@ class Network::Impl {
     } catch (const RuntimeFailure& failure) {
       std::set<std::string> types;
       for (const auto& [name, tensor] : feed) types.insert(dtype_name(tensor->dtype));
-      const std::string why = "cannot be run: " + run_refusal(failure.why(), types);
+      std::map<std::string, std::string> stored;
+      for (const auto& [name, parameter] : bound_.parameters) stored.emplace(name, dtype_name(parameter.dtype));
+      const std::string why = "cannot be run: " + run_refusal(failure.why(), types, stored);
       const bool memory = why.find("emory") != std::string::npos;
       // An engine that was asked to fuse fails for reasons of its own.
       const bool fuses = fusion_ == Fusion::kMXNet && has_mxnet_fusion(engine_);

@@ -28,16 +28,20 @@ const std::vector<Row>& of_graphs() {
 
 const std::vector<Row>& of_runs() {
   static const std::vector<Row> table = {
-      {"FP16 gemm on cpu", std::string("MXNet computes no float16 products on a CPU: ") + kCast},
+      {"FP16 gemm on cpu|float16 .*only supported by CuDNN",
+       std::string("MXNet computes no float16 products on a CPU: ") + kCast},
+      {"Unsupported type|only support floating point|data type do not match",
+       std::string("MXNet does not compute this type here: feed float32, or ") + kCast},
       {"[Mm]emory", "feed smaller batches"},
-      {"[Ss]hape|could not be broadcast|dimension", "feed inputs of the shapes that the graph was made for"},
+      {"[Ss]hape|could not be broadcast|dimension", kFeedShapes},
       {"", "use another engine, or another operator in the network"}};
   return table;
 }
 
 // Without where in MXNet's source a check failed, and its expression where words follow.
 std::string bare(const std::string& reason) {
-  static const std::regex place(R"(MXNetError: |\[\d\d:\d\d:\d\d\] \S+:\d+: |Check failed: .*?: (?=[^:\s]))");
+  static const std::regex place(
+      R"(MXNetError: |Error in operator (?=\S+: )|\[\d\d:\d\d:\d\d\] \S+:\d+: |Check failed: .*?: (?=[^:\s]))");
   return std::regex_replace(reason, place, "");
 }
 
@@ -47,24 +51,45 @@ std::string told(const std::string& reason, const std::vector<Row>& table) {
   return bare(reason) + "; " + row->remedy;  // The last one has no words.
 }
 
-std::string one_type(const std::set<std::string>& types, const std::set<std::string>& fed) {
-  std::set<std::string> stored;
-  for (const std::string& type : types) {
-    if (fed.count(type) == 0) stored.insert(type);
+// The floating type that most have, float32 if several do or none has one.
+std::string usual_type(const std::map<std::string, std::string>& parameters) {
+  std::string usual = "float32";
+  std::map<std::string, int> counts;
+  for (const auto& [name, type] : parameters) ++counts[type];
+  for (const char* type : {"float64", "float16", "bfloat16"}) {
+    if (counts[type] > counts[usual]) usual = type;
   }
-  if (stored.size() != 1 || types.size() == 1) {
-    return std::string("the types of inputs and parameters do not fit: ") + kCast;
+  return usual;
+}
+
+// The remedy where two types do not fit, of the inputs and the parameters or of two parameters. What is fed may be of a
+// type that MXNet has no name for.
+std::string one_type(const std::set<std::string>& types, const std::set<std::string>& fed,
+                     const std::map<std::string, std::string>& parameters) {
+  std::map<std::string, std::string> among;
+  for (const auto& [name, type] : parameters) {
+    if (types.count(type) > 0) among.emplace(name, type);
   }
-  const std::string& wanted = *stored.begin();
-  if (wanted == "float16" || wanted == "bfloat16") return "the parameters are " + wanted + ": " + kCast;
-  return "feed " + wanted + ", the type of the parameters";
+  const std::string usual = usual_type(among);
+  const auto odd = std::find_if(among.begin(), among.end(),
+                                [&](const auto& one) { return one.second != usual && fed.count(one.second) == 0; });
+  if (usual == "float16" || usual == "bfloat16") return "the parameters are " + usual + ": " + kCast;
+  if (odd != among.end()) {
+    return "the parameter " + odd->first + " is " + odd->second + ": cast it to " + usual +
+           " before net.export(prefix)";
+  }
+  if (!among.empty() && fed.count(usual) == 0) return "feed " + usual + ", the type of the parameters";
+  return std::string("the types of inputs and parameters do not fit: ") + kCast;
 }
 
 }  // namespace
 
 std::string graph_refusal(const std::string& reason) { return told(reason, of_graphs()); }
 
-std::string run_refusal(const std::string& reason, const std::set<std::string>& fed) {
+std::string shape_refusal(const std::string& reason) { return bare(reason) + "; " + kFeedShapes; }
+
+std::string run_refusal(const std::string& reason, const std::set<std::string>& fed,
+                        const std::map<std::string, std::string>& parameters) {
   static const std::regex two_types(
       R"(Expected '(\w+)' v\.s\. given '(\w+)'|expected (float\d+|u?int\d+), got (float\d+|u?int\d+))");
   std::smatch match;
@@ -73,7 +98,7 @@ std::string run_refusal(const std::string& reason, const std::set<std::string>& 
   for (std::size_t i = 1; i < match.size(); ++i) {
     if (match[i].matched) types.insert(match[i].str());
   }
-  return bare(reason) + "; " + one_type(types, fed);
+  return bare(reason) + "; " + one_type(types, fed, parameters);
 }
 
 }  // namespace vqvae

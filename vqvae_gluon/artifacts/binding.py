@@ -14,7 +14,7 @@ from vqvae_gluon.artifacts.bundle import GraphFiles, graph_files
 from vqvae_gluon.artifacts.graph import Graph, Node, Output, parse_graph, read_graph
 from vqvae_gluon.artifacts.parameters import full_names, has_prefix, read_parameters
 from vqvae_gluon.artifacts.proof import prove
-from vqvae_gluon.artifacts.refusals import graph_refusal, run_refusal
+from vqvae_gluon.artifacts.refusals import SHAPES, graph_refusal, shape_refusal
 from vqvae_gluon.compat import mx, mxnet_reason
 from vqvae_gluon.errors import InputError
 
@@ -27,7 +27,7 @@ REMEDIES = {
     "wrong prefix": "store arguments as arg: and auxiliary states as aux:, as net.export(prefix) does",
     "wrong shape": "deploy the parameter file that net.export(prefix) wrote with this graph, or feed inputs of the "
     "shapes that it was made for",
-    _SHAPES: "feed inputs of the shapes that the graph was made for (--input NAME:SHAPE)",
+    _SHAPES: SHAPES,
     "non-finite value": "take a checkpoint of before the training diverged; if the original is finite, copy it again",
 }
 _RESHAPES = ("Reshape", "reshape", "_np_reshape", "_npx_reshape")
@@ -181,7 +181,7 @@ def output_shapes(
         with mx.util.np_shape(network.graph.numpy):
             return list(symbol.infer_shape_partial(**input_shapes)[1] or ())
     except mx.MXNetError as error:
-        raise InputError(network.files.symbol, f"shapes do not fit: {run_refusal(mxnet_reason(error))}") from error
+        raise InputError(network.files.symbol, f"{_SHAPES}: {shape_refusal(mxnet_reason(error))}; {SHAPES}") from error
 
 
 def _shape_findings(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> list[Finding]:
@@ -210,8 +210,8 @@ def _shape_findings(network: Network, input_shapes: Mapping[str, tuple[int, ...]
         node = network.graph.by_name().get(told[1]) if told else None
         if node is not None and node.operator in _RESHAPES:
             return [_reshape_finding(node)]
-        detail, _, remedy = run_refusal(reason).rpartition("; ")
-        return [Finding(_SHAPES, network.files.symbol.name, detail, remedy=remedy)]
+        subject = told[1] if told else "the graph"
+        return [Finding(_SHAPES, subject, shape_refusal(reason).removeprefix(f"{subject}: "))]
 
 
 def _reshape_findings(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> list[Finding]:

@@ -2,9 +2,12 @@
 (cpp_bindings/src/refusal.cc) has the same table."""
 
 import re
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 
 SYMBOL_FILE = "copy the file again, or give the -symbol.json that net.export(prefix) of MXNet 1.9.1 writes"
+SHAPES = "feed inputs of the shapes that the graph was made for (--input NAME:SHAPE)"
 _CAST = "cast the network by net.cast('float32') before net.export(prefix)"
 
 # MXNet's words, and the remedy: of a graph that is refused,
@@ -22,18 +25,26 @@ _OF_GRAPHS = (
 )
 # and of one that cannot be run.
 _OF_RUNS = (
-    (re.compile("FP16 gemm on cpu"), f"MXNet computes no float16 products on a CPU: {_CAST}"),
-    (re.compile("[Mm]emory"), "feed smaller batches"),
     (
-        re.compile("[Ss]hape|could not be broadcast|dimension"),
-        "feed inputs of the shapes that the graph was made for (--input NAME:SHAPE)",
+        re.compile("FP16 gemm on cpu|float16 .*only supported by CuDNN"),
+        f"MXNet computes no float16 products on a CPU: {_CAST}",
     ),
+    (
+        re.compile("Unsupported type|only support floating point|data type do not match"),
+        f"MXNet does not compute this type here: feed float32, or {_CAST}",
+    ),
+    (re.compile("[Mm]emory"), "feed smaller batches"),
+    (re.compile("[Ss]hape|could not be broadcast|dimension"), SHAPES),
     (re.compile(""), "use another runtime, or another operator in the network"),
 )
 # Two types that do not fit each other.
 _TYPES = re.compile(r"Expected '(\w+)' v\.s\. given '(\w+)'|expected (float\d+|u?int\d+), got (float\d+|u?int\d+)")
+_FLOATING = ("float32", "float64", "float16", "bfloat16")
+_HALVES = ("float16", "bfloat16")
 # Where in MXNet's source a check failed, and its expression where words follow.
-_PLACE = re.compile(r"MXNetError: |\[\d\d:\d\d:\d\d\] \S+:\d+: |Check failed: .*?: (?=[^:\s])")
+_PLACE = re.compile(
+    r"MXNetError: |Error in operator (?=\S+: )|\[\d\d:\d\d:\d\d\] \S+:\d+: |Check failed: .*?: (?=[^:\s])"
+)
 
 
 def graph_refusal(reason: str) -> str:
@@ -41,28 +52,46 @@ def graph_refusal(reason: str) -> str:
     return _told(reason, _OF_GRAPHS)
 
 
-def run_refusal(reason: str, fed: Collection[str] = ()) -> str:
-    """Why a graph cannot be run, or not for these shapes, and the remedy.
+def shape_refusal(reason: str) -> str:
+    """Why a graph has no shapes for its inputs, ``<node>: <why>`` where MXNet tells the node. :data:`SHAPES` is the
+    remedy."""
+    return _PLACE.sub("", reason)
+
+
+def run_refusal(reason: str, fed: Collection[str] = (), parameters: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Why a graph cannot be run, and the remedy.
 
     Args:
         reason: as :func:`vqvae_gluon.compat.mxnet_reason` gives it.
         fed: NumPy's names of the types of the inputs.
+        parameters: NumPy's names of their types, by name.
     """
     types = _TYPES.search(reason)
     if types is None:
         return _told(reason, _OF_RUNS)
-    return f"{_PLACE.sub('', reason)}; {_one_type({name for name in types.groups() if name}, set(fed))}"
+    return f"{_PLACE.sub('', reason)}; {_one_type(set(filter(None, types.groups())), fed, parameters)}"
 
 
 def _told(reason: str, table: tuple[tuple[re.Pattern, str], ...]) -> str:
     return f"{_PLACE.sub('', reason)}; {next(remedy for words, remedy in table if words.search(reason))}"
 
 
-def _one_type(types: set[str], fed: set[str]) -> str:
-    stored = types - fed
-    if len(stored) != 1 or len(types) == 1:
-        return f"the types of inputs and parameters do not fit: {_CAST}"
-    (wanted,) = stored
-    if wanted in ("float16", "bfloat16"):
-        return f"the parameters are {wanted}: {_CAST}"
-    return f"feed {wanted}, the type of the parameters (--input NAME:SHAPE:{wanted})"
+def _one_type(types: Collection[str], fed: Collection[str], parameters: Mapping[str, str]) -> str:
+    """The remedy where two types do not fit, of the inputs and the parameters or of two parameters. What is fed may be
+    of a type that MXNet has no name for."""
+    among = {name: kind for name, kind in sorted(parameters.items()) if kind in types}
+    usual = _usual(among.values())
+    odd = next((name for name, kind in among.items() if kind != usual and kind not in fed), None)
+    if usual in _HALVES:
+        return f"the parameters are {usual}: {_CAST}"
+    if odd is not None:
+        return f"the parameter {odd} is {among[odd]}: cast it to {usual} before net.export(prefix)"
+    if among and usual not in fed:
+        return f"feed {usual}, the type of the parameters (--input NAME:SHAPE:{usual})"
+    return f"the types of inputs and parameters do not fit: {_CAST}"
+
+
+def _usual(types: Collection[str]) -> str:
+    """The floating type that most have, float32 if several do or none has one."""
+    counts = Counter(types)
+    return max(_FLOATING, key=lambda kind: counts[kind])

@@ -23,9 +23,10 @@ INPUT, ENCODER, DECODER, OUTPUT = "input", "encoder", "decoder", "output"
 Recorded = tuple[str, str, np.ndarray]
 
 
-def why_not_run(error: Exception, inputs: Mapping[str, np.ndarray]) -> str:
-    """Why MXNet could not run a graph on these inputs, and the remedy."""
-    return run_refusal(mxnet_reason(error), {values.dtype.name for values in inputs.values()})
+def why_not_run(error: Exception, inputs: Mapping[str, np.ndarray], network: Network) -> str:
+    """Why MXNet could not run a network on these inputs, and the remedy."""
+    types = {name[4:]: values.dtype.name for name, values in network.parameters.items()}
+    return run_refusal(mxnet_reason(error), {values.dtype.name for values in inputs.values()}, types)
 
 
 class Runtime(ABC):

@@ -43,7 +43,7 @@ class EagerRuntime(PythonRuntime):
                 for output in network.graph.outputs:
                     yield network.tensor(output), operators[output[0]], values[output].asnumpy()
         except mx.MXNetError as error:
-            raise RuntimeFailure(files.symbol, f"cannot be run: {why_not_run(error, inputs)}") from error
+            raise RuntimeFailure(files.symbol, f"cannot be run: {why_not_run(error, inputs, network)}") from error
 
 
 def invoke(node: Node, inputs: list["mx.nd.NDArray"]) -> list["mx.nd.NDArray"]:

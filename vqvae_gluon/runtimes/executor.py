@@ -48,7 +48,7 @@ class ExecutorRuntime(PythonRuntime):
             for name, operator in names:
                 yield name, operator, outputs.pop(0).asnumpy()
         except (mx.MXNetError, RuntimeError) as error:  # simple_bind raises the latter.
-            raise RuntimeFailure(files.symbol, f"cannot be run: {why_not_run(error, inputs)}") from error
+            raise RuntimeFailure(files.symbol, f"cannot be run: {why_not_run(error, inputs, network)}") from error
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class GluonGraph:
             for name, operator in self._names:
                 yield name, operator, outputs.pop(0).asnumpy()
         except mx.MXNetError as error:
-            why = why_not_run(error, inputs)
+            why = why_not_run(error, inputs, self._network)
             # The first run of a graph is a part of its proof: what MXNet refuses there is the file's fault.
             if self._proved or "emory" in why:
                 raise RuntimeFailure(self._network.files.symbol, why) from error
