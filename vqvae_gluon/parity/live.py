@@ -135,7 +135,9 @@ def _run_block(net: "mx.gluon.Block", arguments: Sequence[Any], arrays: Sequence
     except Exception as error:  # It is the user's code.
         given = ", ".join(f"{array.dtype} {array.shape}" for array in arrays)
         types = {array.dtype.name for array in arrays}
-        why = run_refusal(mxnet_reason(error), types) if isinstance(error, mx.MXNetError) else mxnet_reason(error)
+        stored = {name: np.dtype(parameter.dtype).name for name, parameter in net.collect_params().items()}
+        reason = mxnet_reason(error)
+        why = run_refusal(reason, types, stored) if isinstance(error, mx.MXNetError) else reason
         raise InputError("inputs", f"{block} refuses {given}: {why}") from error
     kinds = ", ".join(sorted({type(output).__name__ for output in outputs}))
     raise InputError(block, f"gives {kinds}; only arrays, and lists of them, can be exported and compared")
