@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import sys
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tqdm import tqdm
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config, RunConfig, TrainingConfig
 from vqvae_gluon.data.images import to_images, to_tensor
-from vqvae_gluon.data.imageset import ImageSet
+from vqvae_gluon.data.imageset import FolderSet, ImageSet, refuse_damaged
 from vqvae_gluon.data.loader import Augmentation, Loader
 from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.model.vqvae import to_pixels
@@ -106,7 +107,14 @@ class _Run:
         found = self._workers.agree(given)
         if not found:
             count = max(_START_IMAGES, self._config.training.kmeans_images)
-            self._learner.start(images.read(self._chosen[_spread(len(self._chosen), count)]))
+            first = images.read(self._chosen[_spread(len(self._chosen), count)])
+            try:
+                self._learner.start(first)
+            except InputError:
+                if self._workers.rank == 0:
+                    for note in self._notes:  # They say why the images are as they are.
+                        tqdm.write(f"{self._directory}: {note}", file=sys.stderr)
+                raise
             return Progress()
         last = checkpoint.load(path, io.BytesIO(found))
         _check_same(path, last, self._config, self._data)
@@ -276,8 +284,13 @@ def _check_images(train_images: ImageSet, test_images: ImageSet, workers: Alone)
     """
     sha256 = ""
     if workers.rank == 0:
-        sha256 = train_images.fingerprint()
-        test_images.fingerprint()
+        try:
+            sha256 = train_images.fingerprint()
+            test_images.fingerprint()
+        except InputError:
+            sets = (images for images in (train_images, test_images) if isinstance(images, FolderSet))
+            refuse_damaged([file for images in sets for file in images.files])
+            raise
     for name, images in (("training", train_images), ("test", test_images)):
         sample = _sample_hash(images) if workers.count > 1 else b""
         if workers.agree(sample) != sample:
