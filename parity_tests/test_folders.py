@@ -306,7 +306,7 @@ def test_a_run_is_not_written_among_the_pictures(photos):
 def test_an_image_size_that_the_stride_does_not_divide_is_a_usage_error(photos):
     result = run_cli_here("train", "--dataset", "images", "--data", photos, "--image-size", 30)
     assert result.returncode == USAGE
-    assert "image_size is 30, which the network's stride of 4 does not divide: 28 or 32" in result.stderr
+    assert "image_size is 30, which the network's stride of 4 does not divide; give 28 or 32" in result.stderr
 
 
 def test_an_image_size_is_for_ones_own_pictures(tmp_path):
