@@ -27,6 +27,11 @@ def waves(height: int, width: int, number: int = 0, channels: int = 3) -> np.nda
     return np.asarray(127 + 120 * np.sin(np.stack(parts, axis=-1))).astype(np.uint8)
 
 
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, pixels)
+
+
 @pytest.fixture
 def photos(tmp_path):
     """Twelve colour pictures of twelve sizes in one folder, with the leavings of other programs."""
@@ -89,7 +94,7 @@ def test_pictures_of_many_sizes_are_cut_and_resized_to_the_shortest_side(photos)
     notes = "\n".join(folder.notes)
     assert "12 pictures of 12 sizes from 70x41 to 59x52, 11 to train on and 1 for tests (each 10th by name)" in notes
     assert "in a 6, b 6; left out: .pt 1" in notes
-    assert "each is cut to the square around its middle and resized to 40x40; --image-size gives another size" in notes
+    assert "resized to 40x40, since b/00.jpg is 70x41; --image-size gives another size" in notes
     again = open_folder(photos, None, 0, 4)
     assert again.train.fingerprint() == folder.train.fingerprint()
     assert open_folder(photos, None, 32, 4).train.shape == (32, 32, 3)
@@ -102,11 +107,35 @@ def test_large_pictures_of_many_sizes_become_128_pixels_wide(tmp_path):
     assert open_folder(tmp_path, None, 0, 8).train.shape == (128, 128, 3)
 
 
-def test_a_picture_that_is_smaller_than_the_stride_is_told(tmp_path):
-    for number, side in enumerate((3, 30, 40)):
-        write_image(tmp_path / f"{number}.png", waves(side, 40))
-    with pytest.raises(InputError, match="holds a picture with a side of 3, and the network divides sides by 4; move"):
-        open_folder(tmp_path, None, 0, 4)
+@pytest.mark.parametrize(("side", "stride"), [(1, 4), (3, 4), (15, 4), (20, 32)])
+def test_one_small_picture_does_not_set_the_size_of_all(side, stride, tmp_path):
+    for number, height in enumerate((50, side, 64)):
+        write(tmp_path / "thumb" / f"{number}.png", waves(height, 64))
+    why = f"is 64x{side}, and the shortest side would set the size of all 3 pictures; move it away, or give --image-"
+    with pytest.raises(InputError, match=f"thumb/1.png: {why}"):
+        open_folder(tmp_path, None, 0, stride)
+    assert open_folder(tmp_path, None, 32, stride).train.shape == (32, 32, 3)
+
+
+def test_large_pictures_of_one_size_are_taken_with_a_note(tmp_path):
+    for number in range(3):
+        write(tmp_path / "large" / f"{number}.png", waves(200, 260, number))
+        write(tmp_path / "small" / f"{number}.png", waves(200, 256, number))
+    assert open_folder(tmp_path / "large", None, 0, 4).notes[1:] == [
+        "taken as they are, 260x200; --image-size 128 trains faster"
+    ]
+    assert open_folder(tmp_path / "small", None, 0, 4).notes[1:] == []
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_pictures_that_are_not_used_are_counted(test, tmp_path):
+    for name in ("train/0", "train/1", "train/2", "val/3", "val/4", "val/.5", "6", *(["test/7"] if test else [])):
+        write(tmp_path / f"{name}.png", waves(16, 16))
+    assert open_folder(tmp_path, None, 0, 4).notes[0].endswith("; not used: val 2, . 1")
+
+
+def test_without_train_nothing_is_unused(photos):
+    assert "not used" not in open_folder(photos, None, 0, 4).notes[0]
 
 
 def test_pictures_of_one_size_are_padded_as_reconstruct_pads(tmp_path):
@@ -182,6 +211,36 @@ def test_a_damaged_picture_is_named_before_anything_is_trained(split, damage, ph
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize("sizes", [(32, 32), (32, 40)])
+@pytest.mark.parametrize("kinds", [2, 1])
+def test_all_damaged_pictures_are_named_at_once(sizes, kinds, tmp_path):
+    """Those whose head is damaged, which a first look finds, and those whose pixels are."""
+    photos = tmp_path / "photos"
+    for number in range(20):
+        write(photos / f"{number:03d}.png", waves(sizes[number % 2], 32, number))
+    for name in ("000.png", "009.png", "019.png"):
+        (photos / name).write_bytes((photos / name).read_bytes()[:-40])
+    if kinds > 1:
+        (photos / "015.png").write_bytes(b"text")
+    result = run_cli_here("train", "--dataset", "images", "--data", photos, "--output", tmp_path / "run", *TINY)
+    assert result.returncode == REJECTED
+    assert len(result.stderr.splitlines()) == 1
+    assert f"{photos}: {2 + kinds} of 20 pictures cannot be read: 000.png (" in result.stderr
+    assert all(f"{name} (" in result.stderr for name in ("009.png", "019.png"))
+    assert ("015.png (it is of no kind that is known)" in result.stderr) == (kinds > 1)
+    assert result.stderr.endswith("); replace them, or move them away\n")
+
+
+def test_what_was_decided_is_told_before_too_few_latents(tmp_path):
+    for number in range(12):
+        write(tmp_path / "photos" / f"{number:02d}.png", waves(4, 4, number))
+    result = train(tmp_path / "photos", tmp_path / "run")
+    assert result.returncode == REJECTED
+    *notes, error = result.stderr.splitlines()
+    assert "12 pictures of 4x4" in notes[0]
+    assert "too few for the 64 rows of the codebook" in error
+
+
 def test_the_readmes_command_works_on_300_colour_pictures(tmp_path):
     (tmp_path / "photos").mkdir()
     for number in range(300):
@@ -247,7 +306,7 @@ def test_a_run_is_not_written_among_the_pictures(photos):
 def test_an_image_size_that_the_stride_does_not_divide_is_a_usage_error(photos):
     result = run_cli_here("train", "--dataset", "images", "--data", photos, "--image-size", 30)
     assert result.returncode == USAGE
-    assert "image_size is 30, which the network's stride of 4 does not divide: 28 or 32" in result.stderr
+    assert "image_size is 30, which the network's stride of 4 does not divide; give 28 or 32" in result.stderr
 
 
 def test_an_image_size_is_for_ones_own_pictures(tmp_path):

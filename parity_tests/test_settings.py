@@ -167,9 +167,40 @@ def test_a_wrong_option_points_to_the_help_of_its_own_command(command, capsys):
 
 
 def test_a_wrong_command_points_to_the_help_of_all(capsys):
+    assert main(["trian"]) == USAGE
+    told = capsys.readouterr().err
+    assert told == "vqvae-gluon: error: trian: is no command; did you mean train? (see vqvae-gluon --help)\n"
+    assert main(["xyzzy"]) == USAGE
+    assert capsys.readouterr().err == "vqvae-gluon: error: xyzzy: is no command (see vqvae-gluon --help)\n"
+
+
+@pytest.mark.parametrize(("words", "usage"), [(["help"], "vqvae-gluon ["), (["help", "pack"], "vqvae-gluon pack [")])
+def test_help_is_a_command_too(words, usage, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 0
+    assert f"usage: {usage}" in capsys.readouterr().out
+
+
+def test_a_misspelt_option_is_told_beside_the_one_that_is_then_missing(capsys):
     with pytest.raises(SystemExit):
-        main(["trian"])
-    assert capsys.readouterr().err.endswith("(see vqvae-gluon --help)\n")
+        main(["export", "runs/x", "--outptu=b", "--prec", "int8"])
+    told = "the following arguments are required: --output; unknown: --outptu=b (see vqvae-gluon export --help)\n"
+    assert capsys.readouterr().err.endswith(told)
+
+
+def test_parity_without_words_points_to_its_help(capsys):
+    assert main(["parity"]) == USAGE
+    assert capsys.readouterr().err.endswith("--input (see vqvae-gluon parity --help)\n")
+
+
+def test_an_image_size_that_does_not_fit_says_which_would():
+    with pytest.raises(
+        UsageError, match="image_size is 3, which the network's stride of 4 does not divide; give 4 or 8"
+    ):
+        settings("--image-size", 3)
+    with pytest.raises(UsageError, match="does not divide; give 28 or 32"):
+        settings("--image-size", 30)
 
 
 @pytest.mark.parametrize("given", [["--resume", "--output", "run"], ["--resume", "--output", "run", "--epochs", "7"]])

@@ -87,8 +87,12 @@ def test_the_best_epoch_is_that_of_the_lowest_validation_error(run):
     best = min(rows, key=lambda row: float(row["validation_mse"]))
     assert checkpoint.load(run / "best.npz").progress.epoch == int(best["epoch"])
     log = (run / "log.txt").read_text()
-    assert f"best: epoch {best['epoch']}, " in log
-    assert "newest: epoch 3, " in log
+    if best["epoch"] == "3":
+        assert "best and newest: epoch 3, " in log
+        assert " newest: epoch" not in log.replace("best and newest", "")
+    else:
+        assert f"best: epoch {best['epoch']}, " in log
+        assert " newest: epoch 3, " in log
 
 
 def test_the_log_tells_the_command_and_the_data(run, digits):
@@ -125,8 +129,13 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_end(folder, run, tmp_path):
 
 def test_a_finished_run_is_not_done_twice(folder, run):
     before = (run / "last.npz").stat().st_mtime_ns
-    assert train(folder, run, 3).returncode == DONE
+    settings = (run / "settings.toml").read_bytes()
+    result = train(folder, run, 3, "--learning-rate", 5e-4)
+    assert result.returncode == DONE
+    assert f"{run}: is finished (step 18 of 18); nothing is left to train" in result.stderr
+    assert "continues" not in result.stderr
     assert (run / "last.npz").stat().st_mtime_ns == before
+    assert (run / "settings.toml").read_bytes() == settings
 
 
 def test_a_run_is_not_mixed_with_another(folder, run):
@@ -147,7 +156,10 @@ def test_resume_wants_something_to_go_on_with(folder, run, tmp_path):
 
 def test_resume_needs_no_other_words_than_the_run(folder, run, tmp_path):
     path = tmp_path / "stopped"
-    assert train(folder, path, 1).returncode == DONE
+    first = train(folder, path, 1)
+    assert first.returncode == DONE
+    assert "\nbest and newest: epoch 1, " in first.stderr
+    assert "\nnewest: " not in first.stderr
     result = run_cli("train", "--resume", "--output", path, "--epochs", 3)
     assert result.returncode == DONE, result.stderr
     assert "continues after step 6 of 18" in result.stderr
@@ -159,12 +171,29 @@ def test_resume_needs_no_other_words_than_the_run(folder, run, tmp_path):
     [
         (["--batch-size", 16, "--flip"], "batch_size was 32 and is 16, flip was False and is True"),
         (["--num-embeddings", 32], "num_embeddings was 64 and is 32"),
+        (["--dataset", "cifar10", "--data", "/nowhere"], "data was images and is cifar10"),
     ],
 )
 def test_what_differs_from_the_run_is_named_with_both_values(run, flags, told):
     result = run_cli("train", "--resume", "--output", run, *flags)
     assert result.returncode == REJECTED
     assert f"last.npz: was made with other options: {told}; repeat those (--resume with --output alone" in result.stderr
+
+
+def test_another_preset_is_named_before_its_data_set_is_opened(run):
+    result = run_cli("train", "--preset", "cifar10", "--data", "/nowhere", "--resume", "--output", run)
+    assert result.returncode == REJECTED
+    assert "last.npz: was made with other options: image_channels" not in result.stderr
+    assert "last.npz: was made with other options: " in result.stderr
+    assert "data was images and is cifar10" in result.stderr
+
+
+def test_validation_images_that_leave_none_are_named_alone(folder, tmp_path):
+    result = train(folder, tmp_path / "run", 1, "--validation-images", 256)
+    assert result.returncode == REJECTED
+    told = "--validation-images: is 256 of 256 images, which leaves none to train on; lower it, or leave it out\n"
+    assert result.stderr.endswith(told)
+    assert "--batch-size" not in result.stderr
 
 
 def test_other_training_images_are_named_by_their_hash(folder, run, tmp_path, digits):

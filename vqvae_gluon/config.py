@@ -16,13 +16,13 @@ class ModelConfig:
     Attributes:
         image_channels: C, 1 (gray) or 3 (RGB); if it is not given, what the data set has.
         hidden_channels: width of every stride-2 layer of the encoder; the decoder mirrors them.
-        residual_blocks: of each half, 0 for a plain network: docs/architecture.md, "The cifar10 preset".
+        residual_blocks: residual blocks in the encoder and in the decoder; 0: none.
         residual_channels: hidden channels of such a block.
         embedding_dim: D, channels of the latent and length of a codebook row.
         num_embeddings: K, rows of the codebook.
         commitment_cost: beta of van den Oord et al. 2017, equation 3.
         quantizer: how the codebook learns: codebook-loss (its equation 3), or ema, a moving average (its appendix A.1).
-        decay: of that average, for each step.
+        decay: decay of the moving average (ema).
         epsilon: of its Laplace smoothing.
         restart_below: a row that is used less often than so many times the average row restarts at a latent of the
             batch; 0 for never.
@@ -139,8 +139,9 @@ class Config:
         config = cls(ModelConfig(**model), TrainingConfig(**training))
         size, stride = config.training.image_size, config.model.stride
         if size % stride:
-            fitting = " or ".join(str(side) for side in (size // stride * stride, -(-size // stride) * stride) if side)
-            raise ValueError(f"image_size is {size}, which the network's stride of {stride} does not divide: {fitting}")
+            fitting = max(1, size // stride) * stride
+            why = f"image_size is {size}, which the network's stride of {stride} does not divide"
+            raise ValueError(f"{why}; give {fitting} or {fitting + stride}")
         return config
 
 

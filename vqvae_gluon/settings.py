@@ -40,7 +40,7 @@ class Settings(NamedTuple):
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """A flag for every field, besides ``--preset`` and ``--config``; the help of each says its default."""
-    parser.add_argument("--preset", choices=PRESETS, help="what all settings are that are not given (default: mnist)")
+    parser.add_argument("--preset", choices=PRESETS, help="gives every setting that you do not set (default: mnist)")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings as a TOML file; flags win over it")
     for section, kind in _SECTIONS.items():
         about, told = _documentation(kind)

@@ -8,7 +8,7 @@ from typing import Optional
 
 from vqvae_gluon import __version__
 from vqvae_gluon.cli import benchmark, codes, judging, training
-from vqvae_gluon.cli.words import EXIT_CODES, PROGRAM, Commands, Parser, fail
+from vqvae_gluon.cli.words import EXIT_CODES, PROGRAM, Commands, Parser, fail, refuse_command
 from vqvae_gluon.errors import FAILED, VQVAEError, internal_error
 
 
@@ -19,7 +19,12 @@ def main(arguments: Optional[list[str]] = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["parity"] and words[1:2] in (["record"], ["compare"]):
         words[:2] = [" ".join(words[:2])]
-    options = _parser().parse_args(words)
+    if words[:1] == ["help"]:
+        words = [*words[1:], "--help"]
+    parser, commands = _parser()
+    if words and not words[0].startswith("-") and words[0] not in commands:
+        return refuse_command(words[0], commands)
+    options = parser.parse_args(words)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # Names of files are any bytes.
     try:
@@ -34,11 +39,12 @@ def main(arguments: Optional[list[str]] = None) -> int:
         return fail(FAILED, internal_error(error))
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> tuple[argparse.ArgumentParser, list[str]]:
+    """The parser, and the names of all commands."""
     parser = Parser(prog=PROGRAM, description="A VQ-VAE in MXNet Gluon, and the proof that its C++ side agrees.")
     parser.epilog = EXIT_CODES
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = Commands(parser)
     for part in (training, codes, judging, benchmark):
         part.add_to(commands)
-    return parser
+    return parser, list(commands.names)

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from vqvae_gluon.cli.words import EQUAL_CODES, PSNR_LOST, RUNTIME_NAMES, Commands, decibels, positive, seed, share
+from vqvae_gluon.cli.words import (
+    EQUAL_CODES,
+    PROGRAM,
+    PSNR_LOST,
+    RUNTIME_NAMES,
+    Commands,
+    decibels,
+    positive,
+    seed,
+    share,
+)
 from vqvae_gluon.config import PRESETS
 from vqvae_gluon.errors import DIVERGED, DONE, REJECTED, InputError, UsageError
 from vqvae_gluon.workers import processor_count
@@ -314,7 +324,8 @@ def _make_room(options: argparse.Namespace) -> None:
     """Refuse words that do not fit together, and find out that a report cannot be written before the work is done."""
     plain = options.symbol is not None or options.params is not None or bool(options.input)
     if plain == (options.bundle is not None):
-        raise UsageError("options", "give BUNDLE, or --symbol, --params and --input")
+        help_of = f"{PROGRAM} {options.command} --help"
+        raise UsageError("options", f"give BUNDLE, or --symbol, --params and --input (see {help_of})")
     if plain and (options.symbol is None or options.params is None):
         raise UsageError("options", "a plain export takes --symbol and --params")
     if getattr(options, "html", None):

@@ -150,12 +150,13 @@ def _train(options: argparse.Namespace) -> int:
 
 def _train_as(options: argparse.Namespace, settings, workers) -> None:
     from vqvae_gluon.training.adapt import prepare
-    from vqvae_gluon.training.loop import find_checkpoint, train
+    from vqvae_gluon.training.loop import check_resumed, find_checkpoint, train
 
     output = Path(settings.run.output)
     if options.resume and workers.rank == 0 and not find_checkpoint(output).exists():
         raise InputError(find_checkpoint(output), "does not exist; leave --resume out to begin")
     _check_place(output, settings)
+    check_resumed(settings.run, settings.config, settings.given)
     train(settings.run, prepare(settings.config, settings.run, settings.given, workers.count), workers)
     if workers.rank == 0:
         print(output / "best.npz")

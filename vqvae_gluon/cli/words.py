@@ -1,9 +1,10 @@
 """What the commands' modules share: the parser, kinds of values, and how an error is told."""
 
 import argparse
+import difflib
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from vqvae_gluon.errors import USAGE, one_line
@@ -37,13 +38,20 @@ def fail(code: int, message: str) -> int:
 class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         """Here, since a command that left its unknown words to the program would point to the program's help."""
+        self._words = list(sys.argv[1:] if args is None else args)
         namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unknown: {' '.join(unknown)}")
         return namespace, unknown
 
     def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required"):  # A misspelt one is told as missing alone.
+            unknown = [word for word in self._words if word.startswith("--") and not self._knows(word.split("=")[0])]
+            message += f"; unknown: {' '.join(unknown)}" if unknown else ""
         self.exit(USAGE, f"{PROGRAM}: error: options: {one_line(message)} (see {self.prog} --help)\n")
+
+    def _knows(self, word: str) -> bool:
+        return word == "--" or any(option.startswith(word) for option in self._option_string_actions)
 
 
 class Commands:
@@ -51,6 +59,7 @@ class Commands:
 
     def __init__(self, parser: argparse.ArgumentParser):
         self._parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+        self.names = self._parsers.choices
 
     def add(
         self, name: str, run: Callable[[argparse.Namespace], int], help: str, examples: list[str]
@@ -70,6 +79,12 @@ class Commands:
         )
         command.set_defaults(run=run)
         return command
+
+
+def refuse_command(word: str, names: Iterable[str]) -> int:
+    """Tell that a word is no command, and which one it is like."""
+    like = difflib.get_close_matches(word, list(names), 1)
+    return fail(USAGE, f"{word}: is no command{f'; did you mean {like[0]}?' if like else ''} (see {PROGRAM} --help)")
 
 
 def positive(text: str) -> int:

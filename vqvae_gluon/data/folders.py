@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from vqvae_gluon.data.images import SUFFIXES, find_images, read_shape, walk
-from vqvae_gluon.data.imageset import ArraySet, FolderSet, ImageSet, each_number, read_all
+from vqvae_gluon.data.imageset import ArraySet, FolderSet, ImageSet, each_number, read_all, refuse_damaged
 from vqvae_gluon.errors import InputError
 
 _SPLITS = ("train", "test")
 _TEST_EVERY = 10  # Of a folder that is not split, each tenth picture is for tests.
 _FEWEST = 3  # One to train on, one to choose the best epoch, one for tests.
-_LARGEST_SIDE = 128  # That is taken without being asked for.
+_SMALLEST_SIDE, _LARGEST_SIDE = 16, 128  # That are taken without being asked for.
+_FAST_SIDE = 256  # Pictures of one size with a longer side are taken as they are, with a note.
 _LISTED = 5
 _KEPT_BYTES = 1 << 30  # Resized images that take no more stay in memory: decoding photographs takes long.
 
@@ -68,7 +69,8 @@ def open_folder(directory: Path, channels: Optional[int], image_size: int, strid
 
     Pictures of one size are taken as they are; where the stride does not divide a side, the last row or column is
     repeated, as ``reconstruct`` does. Of pictures of several sizes each is cut to the square around its middle and
-    resized to the shortest side that was found, rounded down to a multiple of the stride, at most 128.
+    resized to the shortest side that was found, rounded down to a multiple of the stride, at most 128. One with a side
+    below 16 does not decide for all: it is refused.
 
     Args:
         channels: 1 or 3; None for 1 if all pictures are gray, else 3.
@@ -76,29 +78,42 @@ def open_folder(directory: Path, channels: Optional[int], image_size: int, strid
         stride: of the network.
 
     Raises:
-        InputError: a file is damaged, there are none, or no multiple of the stride is as short as the shortest side.
+        InputError: files are damaged, there are none, or one is too small to set the size of all.
     """
     files = {split: split_files(directory, split) for split in _SPLITS}
     every = [*files["train"], *files["test"]]
-    shapes = each_number(functools.partial(_shapes, every), len(every), f"looking at {directory.name}")
+    try:
+        shapes = each_number(functools.partial(_shapes, every), len(every), f"looking at {directory.name}")
+    except InputError:
+        refuse_damaged(every)
+        raise
     sizes = collections.Counter(shape[:2] for shape in shapes)
     channels = channels or max(shape[2] for shape in shapes)
     notes = [_describe(directory, files, sizes)]
     size = image_size
     if not size and len(sizes) > 1:
-        shortest = min(min(size) for size in sizes)
-        size = min(shortest, _LARGEST_SIDE) // stride * stride
-        if not size:
+        smallest, (height, width, _) = min(zip(every, shapes), key=lambda picture: min(picture[1][:2]))
+        shortest = min(height, width)
+        if shortest < max(_SMALLEST_SIDE, stride):
             raise InputError(
-                directory,
-                f"holds a picture with a side of {shortest}, and the network divides sides by {stride}; "
-                "move it away, or give --image-size",
+                smallest,
+                f"is {width}x{height}, and the shortest side would set the size of all {len(every)} pictures; "
+                "move it away, or give --image-size N",
             )
+        size = min(shortest, _LARGEST_SIDE) // stride * stride
     if size:
         how = f"each is cut to the square around its middle and resized to {size}x{size}"
+        if not image_size and shortest <= _LARGEST_SIDE:
+            how += f", since {smallest.relative_to(directory)} is {width}x{height}"
         notes.append(how if image_size else f"{how}; --image-size gives another size")
-    train, test = (_open(files[split], channels, size, stride) for split in _SPLITS)
+    try:
+        train, test = (_open(files[split], channels, size, stride) for split in _SPLITS)
+    except InputError:
+        refuse_damaged(every)
+        raise
     height, width = next(iter(sizes))
+    if not size and max(height, width) > _FAST_SIDE:
+        notes.append(f"taken as they are, {width}x{height}; --image-size {_LARGEST_SIDE} trains faster")
     if not size and train.shape[:2] != (height, width):
         sides = f"{train.shape[1]}x{train.shape[0]}"
         notes.append(
@@ -154,8 +169,22 @@ def _describe(directory: Path, files: dict[str, list[Path]], sizes: "collections
     places = collections.Counter(os.path.relpath(file.parent, directory) for file in every)
     if len(places) > 1:
         text += f"; in {_listed(places)}"
+    unused = _beside(directory)
+    if unused:
+        text += f"; not used: {_listed(unused)}"
     others = _other_files(directory)
     return f"{text}; left out: {_listed(others)}" if others else text
+
+
+def _beside(directory: Path) -> "collections.Counter[str]":
+    """How many pictures lie beside ``train/`` and ``test/``, where those are what is used, in which folders."""
+    if not (directory / "train").is_dir():
+        return collections.Counter()
+    splits = _SPLITS if (directory / "test").is_dir() else ("train",)
+    paths = (Path(name) for name in walk(directory, SUFFIXES))
+    return collections.Counter(
+        str(path.parent) for path in paths if not _is_hidden(path) and path.parts[0] not in splits
+    )
 
 
 def _listed(counts: "collections.Counter[str]") -> str:

@@ -1,16 +1,18 @@
 """Sets of images of one size, in memory or on disk, that are read by index."""
 
 import abc
+import functools
 import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.sharedctypes import RawArray
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import numpy as np
 from tqdm import tqdm
 
-from vqvae_gluon.data.images import MAX_IMAGE_BYTES, check_size, encode_png, fit, pad_to, read_image
+from vqvae_gluon.data.images import MAX_IMAGE_BYTES, check_size, decode_image, encode_png, fit, pad_to, read_image
 from vqvae_gluon.data.processes import Processes
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import read_file
@@ -18,6 +20,7 @@ from vqvae_gluon.workers import processor_count
 
 _PIECE_BYTES = 1 << 20  # of pixels that are read at once
 _PIECE_NUMBERS = 256  # of files that are looked at together
+_LISTED = 5
 _FEW = 2000  # images that are read before processes are started
 
 
@@ -113,33 +116,64 @@ class FolderSet(ImageSet):
 
     def __init__(self, name: str, files: Sequence[Path], channels: int, size: int = 0, multiple: int = 1):
         self.name = name
-        self._files = [str(file) for file in files]
+        self.files = [str(file) for file in files]
         self._channels, self._size, self._multiple = channels, size, multiple
         self._first = self._read(0).shape
         self.shape = self._padded(self._read(0)).shape
 
     def __len__(self) -> int:
-        return len(self._files)
+        return len(self.files)
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         images = np.empty((len(indices), *self.shape), np.uint8)
         for image, index in zip(images, indices):
             pixels = self._read(index)
-            check_size(pixels.shape, self._first, self._files[index])
+            check_size(pixels.shape, self._first, self.files[index])
             image[...] = self._padded(pixels)
         return images
 
     def encoded(self, index: int) -> bytes:
         if self._size or self.shape != self._first:
             return super().encoded(index)
-        return read_file(Path(self._files[index]), MAX_IMAGE_BYTES)
+        return read_file(Path(self.files[index]), MAX_IMAGE_BYTES)
 
     def _read(self, index: int) -> np.ndarray:
-        pixels = read_image(Path(self._files[index]), self._channels)
+        pixels = read_image(Path(self.files[index]), self._channels)
         return fit(pixels, self._size, self._size) if self._size else pixels
 
     def _padded(self, pixels: np.ndarray) -> np.ndarray:
         return pad_to(pixels[np.newaxis], self._multiple)[0]
+
+
+def refuse_damaged(files: Sequence[Union[str, Path]]) -> None:
+    """Read all of these pictures after one of them could not be read, so that one message names every such file.
+
+    Raises:
+        InputError: there are several. Of a single one there is a message already.
+    """
+    faults = each_number(functools.partial(_faults, files), len(files), "looking for damaged pictures")
+    if len(faults) < 2:
+        return
+    directory = os.path.commonpath([os.path.dirname(file) for file in files])
+    named = ", ".join(f"{os.path.relpath(file, directory)} ({why})" for file, why in faults[:_LISTED])
+    more = f" and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+    raise InputError(
+        directory,
+        f"{len(faults)} of {len(files)} pictures cannot be read: {named}{more}; replace them, or move them away",
+    )
+
+
+def _faults(files: Sequence[Union[str, Path]], numbers: Iterable[int]) -> list[tuple[str, str]]:
+    """Which of these files cannot be read, each with the reason."""
+    faults = []
+    for number in numbers:
+        try:
+            decode_image(read_file(Path(files[number]), MAX_IMAGE_BYTES), 3)
+        except ValueError as error:
+            faults.append((str(files[number]), str(error)))
+        except InputError as error:
+            faults.append((str(files[number]), str(error.args[-1])))
+    return faults
 
 
 def check_channels(shape: Sequence[int], channels: int, name) -> None:

@@ -8,6 +8,8 @@ from vqvae_gluon.config import Config, RunConfig, TrainingConfig
 from vqvae_gluon.data.imageset import ImageSet
 from vqvae_gluon.data.sets import open_splits
 
+# What the data set decides, unless the user does.
+ADAPTED = {"model": ("image_channels",), "training": ("image_size", "validation_images", "batch_size", "steps")}
 _HELD_OUT = 10  # At most one image of so many chooses the best epoch.
 _STEPS = 8  # An epoch has at least so many, where there are images for them.
 

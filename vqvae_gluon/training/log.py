@@ -47,13 +47,13 @@ class Log:
     Args:
         directory: None to write nothing and say nothing, on all machines but one.
         progress: where the run begins; what comes after it is written anew.
-        settings: as TOML.
+        settings: as TOML; None to leave those that are there.
 
     Raises:
         InputError: another process writes there.
     """
 
-    def __init__(self, directory: Optional[Path], progress: Progress, settings: str):
+    def __init__(self, directory: Optional[Path], progress: Progress, settings: Optional[str]):
         self._writes = directory is not None
         self._directory = directory or Path()
         if directory is None:
@@ -68,8 +68,9 @@ class Log:
         # The writer itself, without tensorboardX's thread around it: what a checkpoint counts as done is on disk.
         self._board = EventsWriter(str(directory / "tensorboard" / "events"))
         self._board.write_event(Event(step=progress.step + 1, session_log=SessionLog(status=SessionLog.START)))
-        with atomic_write(directory / "settings.toml") as file:
-            file.write(settings.encode(errors="backslashreplace"))
+        if settings is not None:
+            with atomic_write(directory / "settings.toml") as file:
+                file.write(settings.encode(errors="backslashreplace"))
         self._write(f"$ vqvae-gluon {shlex.join(sys.argv[1:])}")
 
     def __enter__(self) -> "Log":

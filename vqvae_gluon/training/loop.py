@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import sys
 import time
 from pathlib import Path
 
@@ -13,13 +14,13 @@ from tqdm import tqdm
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config, RunConfig, TrainingConfig
 from vqvae_gluon.data.images import to_images, to_tensor
-from vqvae_gluon.data.imageset import ImageSet
+from vqvae_gluon.data.imageset import FolderSet, ImageSet, refuse_damaged
 from vqvae_gluon.data.loader import Augmentation, Loader
 from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.model.vqvae import to_pixels
 from vqvae_gluon.settings import to_toml
 from vqvae_gluon.training import checkpoint, plots
-from vqvae_gluon.training.adapt import Prepared
+from vqvae_gluon.training.adapt import ADAPTED, Prepared
 from vqvae_gluon.training.checkpoint import Checkpoint, Progress, Row
 from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.learner import LOSSES, Learner, Step
@@ -65,6 +66,31 @@ def find_checkpoint(run: Path) -> Path:
     return run / "last.npz"
 
 
+def check_resumed(options: RunConfig, config: Config, given: frozenset[str]) -> None:
+    """Refuse, before the data set is opened, to continue a run with other settings than it was begun with.
+
+    Args:
+        given: fields that the user set, as ``section.field``; of the others the data set decides some.
+
+    Raises:
+        InputError: they differ, or the checkpoint is damaged.
+    """
+    path = find_checkpoint(Path(options.output))
+    if path.exists():
+        last = checkpoint.load(path)
+        _check_config(path, last.config, _with_adapted(config, last.config, given))
+
+
+def _with_adapted(config: Config, last: Config, given: frozenset[str]) -> Config:
+    """A config with another's values of what a data set decides, as far as the user did not set it."""
+    parts = {}
+    for section, names in ADAPTED.items():
+        old, new = getattr(last, section), getattr(config, section)
+        left = {name: getattr(old, name) for name in names if f"{section}.{name}" not in given}
+        parts[section] = dataclasses.replace(new, **left)
+    return Config(**parts)
+
+
 class _Run:
     def __init__(self, options: RunConfig, prepared: Prepared, workers: Alone, stack: contextlib.ExitStack):
         config, train_images, test_images, self._notes = prepared
@@ -96,7 +122,11 @@ class _Run:
         self._changes: list[str] = []
         self._progress = self._begin(train_images)
         self._log = stack.enter_context(
-            Log(self._directory if workers.rank == 0 else None, self._progress, to_toml(config, options))
+            Log(
+                self._directory if workers.rank == 0 else None,
+                self._progress,
+                None if self._is_finished() else to_toml(config, options),
+            )
         )
 
     def _begin(self, images: ImageSet) -> Progress:
@@ -106,7 +136,14 @@ class _Run:
         found = self._workers.agree(given)
         if not found:
             count = max(_START_IMAGES, self._config.training.kmeans_images)
-            self._learner.start(images.read(self._chosen[_spread(len(self._chosen), count)]))
+            first = images.read(self._chosen[_spread(len(self._chosen), count)])
+            try:
+                self._learner.start(first)
+            except InputError:
+                if self._workers.rank == 0:
+                    for note in self._notes:  # They say why the images are as they are.
+                        tqdm.write(f"{self._directory}: {note}", file=sys.stderr)
+                raise
             return Progress()
         last = checkpoint.load(path, io.BytesIO(found))
         _check_same(path, last, self._config, self._data)
@@ -129,10 +166,13 @@ class _Run:
             f"{len(self._held_out)} to choose the best epoch, variance of the pixels {self._variance:.5f}, "
             f"convolutions by {'fused operators' if self._learner.is_fused else 'MXNet'}"
         )
-        if progress.step:
+        if self._is_finished():
+            done = f"is finished (step {progress.step} of {self._steps})"
+            self._log.say(f"{self._directory}: {done}; nothing is left to train")
+        elif progress.step:
             changes = "".join(f", with {change}" for change in self._changes)
             self._log.say(f"{self._directory}: continues after step {progress.step} of {self._steps}{changes}")
-        while progress.step < self._steps and not self._is_stopped_early():
+        while not self._is_finished():
             row = self._epoch()
             for name, (loader, indices) in self._measured.items():
                 # The last usage is that of the test images.
@@ -158,13 +198,17 @@ class _Run:
         if self._is_stopped_early():
             self._log.say(f"no lower validation MSE for {training.patience} epochs: ends")
         newest, best = progress.history[-1], plots.best_of(progress.history)
-        for name, row in (("best", best), ("newest", newest)):
+        rows = {"best and newest": best} if best is newest else {"best": best, "newest": newest}
+        for name, row in rows.items():
             self._log.say(
                 f"{name}: epoch {row['epoch']}, validation MSE {row['validation_mse']:.5f}, test MSE "
                 f"{row['test_mse']:.5f}, normalised {row['test_normalised_mse']:.4f}, PSNR {row['test_psnr']:.2f} dB, "
                 f"SSIM {row['test_ssim']:.4f}, {row['test_codes_used']} codes used"
             )
         return progress
+
+    def _is_finished(self) -> bool:
+        return self._progress.step >= self._steps or self._is_stopped_early()
 
     def _is_stopped_early(self) -> bool:
         history, patience = self._progress.history, self._config.training.patience
@@ -276,8 +320,13 @@ def _check_images(train_images: ImageSet, test_images: ImageSet, workers: Alone)
     """
     sha256 = ""
     if workers.rank == 0:
-        sha256 = train_images.fingerprint()
-        test_images.fingerprint()
+        try:
+            sha256 = train_images.fingerprint()
+            test_images.fingerprint()
+        except InputError:
+            sets = (images for images in (train_images, test_images) if isinstance(images, FolderSet))
+            refuse_damaged([file for images in sets for file in images.files])
+            raise
     for name, images in (("training", train_images), ("test", test_images)):
         sample = _sample_hash(images) if workers.count > 1 else b""
         if workers.agree(sample) != sample:
@@ -302,6 +351,9 @@ def hold_out(config: TrainingConfig, images: int, workers: int) -> tuple[np.ndar
         raise InputError("--batch-size", f"is {config.batch_size}, which {workers} workers cannot share")
     order = np.random.default_rng([config.seed, _HELD_OUT]).permutation(images)
     held_out, chosen = np.split(order, [min(config.validation_images, images)])
+    if not len(chosen):
+        why = f"is {config.validation_images} of {images} images, which leaves none to train on"
+        raise InputError("--validation-images", f"{why}; lower it, or leave it out")
     if len(chosen) < config.batch_size:
         raise InputError(
             "training data",
@@ -317,13 +369,17 @@ def _check_same(path: Path, last: Checkpoint, config: Config, data: dict[str, st
     Raises:
         InputError: they differ; it names each setting with both values.
     """
-    changed = _differences(_comparable(last.config), _comparable(config))
-    if changed:
-        remedy = "repeat those (--resume with --output alone reads them), or give another --output"
-        raise InputError(path, f"was made with other options: {', '.join(changed)}; {remedy}")
+    _check_config(path, last.config, config)
     if last.data != data:
         digests = " and now ".join(one["sha256"][:12] for one in (last.data, data))
         raise InputError(path, f"was made on other training images: SHA-256 {digests}; give those, or another --output")
+
+
+def _check_config(path: Path, last: Config, config: Config) -> None:
+    changed = _differences(_comparable(last), _comparable(config))
+    if changed:
+        remedy = "repeat those (--resume with --output alone reads them), or give another --output"
+        raise InputError(path, f"was made with other options: {', '.join(changed)}; {remedy}")
 
 
 def _differences(before: Config, now: Config) -> list[str]:
