@@ -62,8 +62,8 @@ std::string usual_type(const std::map<std::string, std::string>& parameters) {
   return usual;
 }
 
-// The remedy where two types do not fit, of the inputs and the parameters or of two parameters. What is fed may be of a
-// type that MXNet has no name for.
+// The remedy where two types do not fit, of the inputs and the parameters or of two parameters. MXNet may have no name
+// for the type of an input.
 std::string one_type(const std::set<std::string>& types, const std::set<std::string>& fed,
                      const std::map<std::string, std::string>& parameters) {
   std::map<std::string, std::string> among;

@@ -77,8 +77,8 @@ def _told(reason: str, table: tuple[tuple[re.Pattern, str], ...]) -> str:
 
 
 def _one_type(types: Collection[str], fed: Collection[str], parameters: Mapping[str, str]) -> str:
-    """The remedy where two types do not fit, of the inputs and the parameters or of two parameters. What is fed may be
-    of a type that MXNet has no name for."""
+    """The remedy where two types do not fit, of the inputs and the parameters or of two parameters. MXNet may have
+    no name for the type of an input."""
     among = {name: kind for name, kind in sorted(parameters.items()) if kind in types}
     usual = _usual(among.values())
     odd = next((name for name, kind in among.items() if kind != usual and kind not in fed), None)

@@ -45,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         return namespace, unknown
 
     def error(self, message: str) -> NoReturn:
-        if message.startswith("the following arguments are required"):  # A misspelt one is told as missing alone.
+        if message.startswith("the following arguments are required"):  # argparse does not name a misspelt one.
             unknown = [word for word in self._words if word.startswith("--") and not self._knows(word.split("=")[0])]
             message += f"; unknown: {' '.join(unknown)}" if unknown else ""
         self.exit(USAGE, f"{PROGRAM}: error: options: {one_line(message)} (see {self.prog} --help)\n")
