@@ -20,7 +20,7 @@ TERMS = {
     "real": "A flip is real if no error within the bound explains it.",
     "margin": "How far apart the two choices are, such as the difference of two distances. A small margin is a near"
     " tie.",
-    "local error": "The error of one node that is given the reference's inputs.",
+    "local error": "The error of one node alone, computed from the reference's inputs.",
     "cumulative error": "The error of a node in an ordinary run, where the errors of all nodes before it add up.",
     "first divergent node": "The first node that is wrong although all nodes before it are right.",
     "black box": "A candidate of which only its values are used, not its files.",
