@@ -6,6 +6,8 @@ Where there are none for the processor, MXNet's own operators run in their place
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -325,3 +327,15 @@ def test_an_unknown_instruction_set_is_refused(program, monkeypatch, tmp_path):
         result = run_reconstruct("--bundle", PRETRAINED, "--engine", "fused", "--output", tmp_path, digit)
     assert (result.returncode, result.stderr.count("\n")) == (FAILED, 1)
     assert "VQVAE_KERNELS_ISA is sse9, which is unknown; unset it, or set it to none" in result.stderr
+
+
+def test_a_program_may_have_loaded_the_operators_itself():
+    library = ROOT / "cpp_bindings/build/libvqvae_kernels.so"
+    code = f"""
+from vqvae_gluon.compat import mx
+from vqvae_gluon.kernels import load_kernels
+mx.library.load({str(library)!r}, verbose=False)
+print(load_kernels())
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.stdout == f"{library}\n", result.stderr

@@ -11,6 +11,7 @@ from vqvae_gluon.errors import RuntimeFailure
 KERNELS_VARIABLE = "VQVAE_KERNELS"
 # What MXNet calls the two ways in which the library takes parts of a graph: to run them, and to train them.
 INFERENCE, TRAINING = "vqvae", "vqvae_training"
+FUSED_OPERATOR = "_vqvae_fused"  # of inference
 # What is said of a runtime of fused operators that has none, and why.
 MXNET_ALONE = "{} runs MXNet's own operators alone, no fused ones: {}"
 _BUILT = Path(__file__).resolve().parents[1] / "cpp_bindings" / "build" / "libvqvae_kernels.so"
@@ -26,6 +27,8 @@ def load_kernels() -> Path:
     path = Path(os.environ.get(KERNELS_VARIABLE, _BUILT)).absolute()
     if not path.is_file():
         raise RuntimeFailure(path, f"is missing; build it with 'bash build.sh cpp', or set {KERNELS_VARIABLE}")
+    if FUSED_OPERATOR in mx.operator.get_all_registered_operators():
+        return path  # A program may have loaded it by itself; MXNet takes it only once.
     try:
         mx.library.load(str(path), verbose=False)
     except mx.MXNetError as error:

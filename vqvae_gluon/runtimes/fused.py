@@ -8,12 +8,10 @@ from vqvae_gluon.artifacts.binding import Network, read_network
 from vqvae_gluon.artifacts.bundle import GraphFiles
 from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import RuntimeFailure
-from vqvae_gluon.kernels import INFERENCE, MXNET_ALONE, load_kernels, why_not_fused
+from vqvae_gluon.kernels import FUSED_OPERATOR, INFERENCE, MXNET_ALONE, load_kernels, why_not_fused
 from vqvae_gluon.runtimes.base import PythonRuntime, Recorded
 from vqvae_gluon.runtimes.eager import EagerRuntime
 from vqvae_gluon.runtimes.gluon import GluonGraph, GluonRuntime
-
-_FUSED = '"op": "_vqvae_fused"'
 
 
 def fuse(symbol: "mx.sym.Symbol") -> "mx.sym.Symbol":
@@ -29,7 +27,7 @@ def fuse(symbol: "mx.sym.Symbol") -> "mx.sym.Symbol":
 def fused_notes(name: str, networks: Iterable[Network]) -> list[str]:
     """Whether a runtime of fused operators runs MXNet's alone on these networks, and why."""
     try:
-        if any(_FUSED in fuse(network.symbol).tojson() for network in networks):
+        if any(f'"op": "{FUSED_OPERATOR}"' in fuse(network.symbol).tojson() for network in networks):
             return []
         why = why_not_fused() or "they compute no part of this graph"
     except RuntimeFailure as error:
