@@ -110,6 +110,39 @@ void* open() {
   return library;
 }
 
+// Run one node once. Some tables of operators are made when they are first asked for, and another thread may find them
+// half made: so this is done before there is another.
+void run_once(const Api& api) {
+  const auto done = [&](int code) {
+    if (code != 0) throw RuntimeFailure(kLibrary, reason(api.MXGetLastError()));
+  };
+  constexpr const char* kGraph = R"({"nodes": [{"op": "null", "name": "data", "inputs": []},
+    {"op": "abs", "name": "abs", "inputs": [[0, 0, 0]]}], "arg_nodes": [0], "heads": [[1, 0, 0]],
+    "attrs": {"mxnet_version": ["int", 10901]}})";
+  constexpr std::uint32_t kDimensions = 1;
+  constexpr std::uint32_t kShape[] = {1};
+  constexpr int kAllocateNow = 0;
+  constexpr float kValue = 1;
+  const char* keys[] = {"static_alloc", "static_shape"};
+  const char* values[] = {"True", "True"};
+  SymbolHandle symbol = nullptr;
+  NDArrayHandle input = nullptr;
+  CachedOpHandle op = nullptr;
+  done(api.MXSymbolCreateFromJSON(kGraph, &symbol));
+  done(api.MXNDArrayCreateEx(kShape, kDimensions, kCpu, 0, kAllocateNow, static_cast<int>(DType::kFloat32), &input));
+  done(api.MXNDArraySyncCopyFromCPU(input, &kValue, 1));
+  done(api.MXCreateCachedOpEx(symbol, 2, keys, values, &op));
+  int count = 0;
+  NDArrayHandle* outputs = nullptr;
+  const int* storage_types = nullptr;
+  done(api.MXInvokeCachedOpEx(op, 1, &input, &count, &outputs, &storage_types));
+  done(api.MXNDArrayWaitToRead(outputs[0]));
+  done(api.MXNDArrayFree(outputs[0]));
+  done(api.MXFreeCachedOp(op));
+  done(api.MXNDArrayFree(input));
+  done(api.MXSymbolFree(symbol));
+}
+
 Api load() {
   void* library = open();
   Api api;
@@ -120,6 +153,7 @@ Api load() {
   std::uint32_t size = 0;
   const char** operators = nullptr;
   if (api.MXListAllOpNames(&size, &operators) != 0) throw RuntimeFailure(kLibrary, reason(api.MXGetLastError()));
+  run_once(api);
   return api;
 }
 
@@ -146,10 +180,17 @@ ShapeRules::~ShapeRules() {
   api_.MXSetIsNumpyShape(before_, &ignored);
 }
 
-Binding::Binding(bool fuse) : api_(api()) {
-  if (inside != 0) throw std::logic_error("a graph is bound while MXNet is in use");
+Alone::Alone() {
+  if (inside != 0) throw std::logic_error("MXNet is wanted alone while it is in use");
   gate.lock();
   ++inside;
+}
+Alone::~Alone() {
+  --inside;
+  gate.unlock();
+}
+
+Binding::Binding(bool fuse) : api_(api()) {
   set_ = !fuse && !fusion_is_chosen();
   if (!set_) return;
   api_.MXNDArrayWaitAll();  // Arrays that were freed may still be on their way.
@@ -158,12 +199,9 @@ Binding::Binding(bool fuse) : api_(api()) {
   setenv(kFusionVariable, "default", kReplace);
 }
 Binding::~Binding() {
-  if (set_) {
-    api_.MXNDArrayWaitAll();
-    unsetenv(kFusionVariable);
-  }
-  --inside;
-  gate.unlock();
+  if (!set_) return;
+  api_.MXNDArrayWaitAll();
+  unsetenv(kFusionVariable);
 }
 
 std::string last_error() { return reason(api().MXGetLastError()); }
@@ -207,8 +245,9 @@ Tensor to_tensor(NDArrayHandle array, const std::string& what) {
 
 namespace {
 
-// Have MXNet load the library of operators, unless it has it: in one process it is loaded once.
-std::string load_kernels() {
+// Have MXNet load the library of operators, unless it has it: in one process it is loaded once. Operators are
+// registered in tables that others read.
+std::string register_kernels() {
   std::string path;
   const char* given = std::getenv(kKernelsVariable);
   if (given != nullptr && *given != '\0') {
@@ -225,22 +264,23 @@ std::string load_kernels() {
         kKernels, "is missing (" + path + "); build it with the rest, or set " + kKernelsVariable + " to the file");
   }
   path = std::filesystem::absolute(path).string();
+  const Api& api = mxnet::api();
+  const Alone alone;
   OpHandle known = nullptr;
   constexpr unsigned kQuietly = 0;
-  if (api().NNGetOpHandle(kFusedOperator, &known) != 0) check(api().MXLoadLib(path.c_str(), kQuietly), path);
-  return path;
-}
-
-const std::string& kernels() {
-  static const std::string path = load_kernels();
+  if (api.NNGetOpHandle(kFusedOperator, &known) != 0) check(api.MXLoadLib(path.c_str(), kQuietly), path);
   return path;
 }
 
 }  // namespace
 
+const std::string& load_kernels() {
+  static const std::string path = register_kernels();
+  return path;
+}
+
 Symbol fuse(SymbolHandle symbol, const std::string& what) {
   const InUse use;
-  kernels();
   SymbolHandle fused = nullptr;
   int new_arguments = 0;
   int new_auxiliaries = 0;
@@ -265,12 +305,12 @@ std::vector<Array> take(NDArrayHandle* handles, std::size_t count, const std::st
 namespace vqvae {
 
 std::string why_not_fused() {
-  const mxnet::InUse use;
-  void* library = dlopen(mxnet::kernels().c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  const std::string& path = mxnet::load_kernels();
+  void* library = dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
   auto* why_not =
       library == nullptr ? nullptr : reinterpret_cast<const char* (*)()>(dlsym(library, "vqvae_kernels_why_not"));
   if (library != nullptr) dlclose(library);  // MXNet keeps it open.
-  return why_not == nullptr ? mxnet::kernels() + " is of another version" : why_not();
+  return why_not == nullptr ? path + " is of another version" : why_not();
 }
 
 void use_threads(int count) {

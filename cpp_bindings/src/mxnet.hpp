@@ -117,9 +117,18 @@ class ShapeRules {
   int before_ = 0;
 };
 
-// While it lives, no other thread of this library calls MXNet, which computes nothing of theirs; executors are bound
-// by one thread at a time, because all of them share what fuses graphs. Without `fuse` nothing is fused, unless the
-// user has chosen what is. Must not live within InUse.
+// While it lives, no other thread of this library calls MXNet, which computes nothing of theirs. Must not live within
+// InUse.
+class Alone {
+ public:
+  Alone();
+  Alone(const Alone&) = delete;
+  Alone& operator=(const Alone&) = delete;
+  ~Alone();
+};
+
+// Lives while an executor is bound: by one thread at a time, because all of them share what fuses graphs. Without
+// `fuse` nothing is fused, unless the user has chosen what is. Must not live within InUse.
 class Binding {
  public:
   explicit Binding(bool fuse);
@@ -129,6 +138,7 @@ class Binding {
 
  private:
   const Api& api_;
+  Alone alone_;
   bool set_;
 };
 
@@ -161,8 +171,11 @@ using Predictor = std::unique_ptr<void, Deleter<&Api::MXPredFree>>;
 Array to_array(const Tensor& tensor);
 Tensor to_tensor(NDArrayHandle array, const std::string& what);
 
-// The same graph with this project's operators in it (kernels/). The library of operators is libvqvae_kernels.so beside
-// libvqvae, or $VQVAE_KERNELS; the first call loads it. Throws RuntimeFailure.
+// Have MXNet load this project's operators (kernels/), unless it has them: libvqvae_kernels.so beside libvqvae, or
+// $VQVAE_KERNELS. Returns the file. Must not be called within InUse. Throws RuntimeFailure.
+const std::string& load_kernels();
+
+// The same graph with those operators in it, which must be loaded. Throws RuntimeFailure.
 Symbol fuse(SymbolHandle symbol, const std::string& what);
 
 // Take the arrays that a run gave, and wait until they are computed.

@@ -193,6 +193,7 @@ class Network::Impl {
     plain_.fuse = fuse_;
     tapped_.fuse = fusion == Fusion::kMXNet;
     bound_.file = std::move(network.graph.name);
+    if (engine == Engine::kFused) mxnet::load_kernels();
     const mxnet::ShapeRules rules(network.graph.numpy);
     const mxnet::InUse use;
     SymbolHandle handle = nullptr;
