@@ -201,11 +201,12 @@ sanitize() {
   setup_python test
   for preset in asan tsan; do
     configure_cpp "build-$preset" --preset "$preset"
-    cmake --build "$CPP/build-$preset" --parallel "$(nproc)" >&2
+    cmake --build "$CPP/build-$preset" --parallel "$(nproc)" --target unit_tests threads_test >&2
     say "ctest ($preset)"
     (cd "$CPP/build-$preset" && ctest --output-on-failure --no-tests=error)
   done
   say "Damaged files through the program under AddressSanitizer"
+  cmake --build "$CPP/build-asan" --parallel "$(nproc)" --target reconstruct >&2
   VQVAE_SANITIZED=1 ASAN_OPTIONS=detect_leaks=0 VQVAE_RECONSTRUCT="$PWD/$CPP/build-asan/reconstruct" \
     "$VENV/bin/python" parity_tests/mutations.py --program cpp --count 180
 }

@@ -25,11 +25,11 @@ add_library(vqvae_kernels MODULE
 target_compile_features(vqvae_kernels PRIVATE cxx_std_17)
 target_include_directories(vqvae_kernels SYSTEM PRIVATE "${MXNet_INCLUDE_DIR}")
 # Each operation rounds by itself, as MXNet's do.
-target_compile_options(vqvae_kernels PRIVATE ${VQVAE_WARNINGS} -O3 -ffp-contract=off
+target_compile_options(vqvae_kernels PRIVATE ${VQVAE_WARNINGS} $<$<NOT:$<CONFIG:Debug>>:-O3> -ffp-contract=off
   "-ffile-prefix-map=${CMAKE_CURRENT_SOURCE_DIR}=." "-ffile-prefix-map=${mxnet_root}=mxnet"
   "-ffile-prefix-map=${mxnet_real_root}=mxnet")
 target_link_libraries(vqvae_kernels PRIVATE OpenMP::OpenMP_CXX)
-set_source_files_properties("${MXNet_LIB_API}" PROPERTIES COMPILE_OPTIONS -w)
+set_source_files_properties("${MXNet_LIB_API}" PROPERTIES COMPILE_OPTIONS "-w;-fno-sanitize=all")
 # Only these are for the processors that have it; the library asks before it calls them. gcc warns of variables in
 # its own headers.
 set_source_files_properties(kernels/block.cc kernels/matmul.cc kernels/square.cc PROPERTIES COMPILE_OPTIONS
