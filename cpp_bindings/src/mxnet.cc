@@ -266,6 +266,7 @@ std::string register_kernels() {
   path = std::filesystem::absolute(path).string();
   const Api& api = mxnet::api();
   const Alone alone;
+  check(api.MXNDArrayWaitAll(), kKernels);  // Arrays that were freed may still be on their way.
   OpHandle known = nullptr;
   constexpr unsigned kQuietly = 0;
   if (api.NNGetOpHandle(kFusedOperator, &known) != 0) check(api.MXLoadLib(path.c_str(), kQuietly), path);
@@ -275,12 +276,16 @@ std::string register_kernels() {
 }  // namespace
 
 const std::string& load_kernels() {
+  if (inside != 0) throw std::logic_error("operators are loaded while MXNet is in use");  // Two threads would lock up.
   static const std::string path = register_kernels();
   return path;
 }
 
 Symbol fuse(SymbolHandle symbol, const std::string& what) {
   const InUse use;
+  // What takes parts of graphs is one object in MXNet, which has the names and options of the graph that came last.
+  static std::mutex one_at_a_time;
+  const std::scoped_lock turn(one_at_a_time);
   SymbolHandle fused = nullptr;
   int new_arguments = 0;
   int new_auxiliaries = 0;
