@@ -97,6 +97,38 @@ def test_a_reshape_that_fixes_the_batch_is_named(tmp_path, runtime, batch):
     RUNTIMES[runtime]().trace_graph(reshaping(tmp_path), {"data": images(4)}, "graph", tmp_path / "right", taps=False)
 
 
+FIXED = {
+    "rows": lambda x: mx.sym.reshape(x, shape=(4, -1), name="rows"),
+    "flattened first": lambda x: mx.sym.reshape(mx.sym.reshape(x, shape=(-1,)), shape=(4, -1), name="rows"),
+    "from the right": lambda x: mx.sym.flatten(mx.sym.reshape(x, shape=(4, -1, 0), reverse=True, name="rows")),
+    "split": lambda x: mx.sym.reshape(mx.sym.reshape(x, shape=(-4, 2, 2, -2), name="rows"), shape=(-3, -1)),
+    "split after a join": lambda x: mx.sym.flatten(
+        mx.sym.reshape(mx.sym.reshape(x, shape=(-3, -2)), shape=(-4, 4, -1, -2), name="rows")
+    ),
+}
+
+
+@every_runtime
+@pytest.mark.parametrize("how", FIXED)
+def test_a_reshape_whose_result_does_not_fit_the_parameters_is_named(tmp_path, runtime, how):
+    """Its input has as many elements as its output, but only with one batch are they what the parameters want."""
+    layer = mx.sym.FullyConnected(FIXED[how](mx.sym.var("data")), num_hidden=3, name="layer")
+    files = saved(tmp_path, layer, {"arg:layer_weight": np.ones((3, 16), "f"), "arg:layer_bias": np.zeros(3, "f")})
+    for batch in (1, 8):
+        line = why_not(runtime, files, tmp_path, data=images(batch))
+        assert "net-symbol.json: shapes do not fit: rows: is a Reshape to (" in line
+        assert ": it fixes the batch at 4; feed batches of 4, or write 0 or -1 in place of the 4" in line
+    RUNTIMES[runtime]().trace_graph(files, {"data": images(4)}, "graph", tmp_path / "right", taps=False)
+
+
+@every_runtime
+def test_a_parameter_of_another_shape_is_not_blamed_on_a_reshape(tmp_path, runtime):
+    rows = mx.sym.reshape(mx.sym.var("data"), shape=(4, -1), name="rows")
+    weights = {"arg:layer_weight": np.ones((3, 17), "f"), "arg:layer_bias": np.zeros(3, "f")}
+    files = saved(tmp_path, mx.sym.FullyConnected(rows, num_hidden=3, name="layer"), weights)
+    assert "wrong shape: layer_weight: is (3, 17)" in why_not(runtime, files, tmp_path, data=images(8))
+
+
 def test_the_command_says_it_in_one_line(tmp_path):
     files = reshaping(tmp_path)
     words = ["--symbol", files.symbol, "--params", files.params, "--input", "data:1,1,4,4", "--candidate", "cpp"]
@@ -151,6 +183,38 @@ def test_a_single_parameter_of_another_type_is_named(tmp_path, runtime, kind):
     files.symbol.write_text(files.symbol.read_text().replace('"__dtype__": "0"', '"__hint__": "0"'))
     line = why_not(runtime, files, tmp_path, data=images(1))
     assert f"; the parameter net_dense0_bias is {kind}: cast it to float32 before net.export(prefix)" in line
+
+
+@every_runtime
+def test_a_network_of_float16_but_for_its_normalisation_is_cast(tmp_path, runtime):
+    """What casts parameter files often leaves BatchNorm in float32, so that there are as many of each."""
+    net = mx.gluon.nn.HybridSequential(prefix="net_")
+    with net.name_scope():
+        net.add(mx.gluon.nn.Conv2D(2, 3, in_channels=1), mx.gluon.nn.BatchNorm(in_channels=2), mx.gluon.nn.Dense(3))
+    files = networks.export(networks.initialized(net, (1, 1, 4, 4)), tmp_path, (1, 1, 4, 4))
+    arrays = mx.nd.load(str(files.params))
+    halved = {name: array if "batchnorm" in name else array.astype("float16") for name, array in arrays.items()}
+    mx.nd.save(str(files.params), halved)
+    line = why_not(runtime, files, tmp_path, data=images(2))
+    assert re.search(
+        r"4 parameters are not float32, net_\w+ is float16: cast the network by net.cast\('float32'\)", line
+    )
+
+
+@every_runtime
+def test_a_layer_that_infers_its_type_is_fed_that_of_its_parameter(tmp_path, runtime):
+    layer = mx.sym.LeakyReLU(mx.sym.var("data"), mx.sym.var("slope"), act_type="prelu", name="layer")
+    line = why_not(runtime, saved(tmp_path, layer, {"arg:slope": np.ones(1, "float64")}), tmp_path, data=images(2))
+    assert "feed float64, the type of the parameters" in line
+
+
+@every_runtime
+def test_a_product_of_float16_says_so(tmp_path, runtime):
+    product = mx.sym.dot(
+        mx.sym.cast(mx.sym.var("data"), dtype="float16"), mx.sym.cast(mx.sym.var("w"), dtype="float16")
+    )
+    files = saved(tmp_path, product, {"arg:w": np.ones((4, 3), "f")})
+    assert "MXNet computes no float16 products on a CPU" in why_not(runtime, files, tmp_path, data=images(2))
 
 
 @pytest.mark.parametrize("engine", ["cachedop", "executor", "predict"])

@@ -3,12 +3,16 @@
 #include <malloc.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <limits>
+#include <optional>
 #include <regex>
 #include <set>
 #include <string>
+#include <tuple>
 #include <utility>
+#include <vector>
 
 #include "engine.hpp"
 #include "mxnet.hpp"
@@ -67,15 +71,35 @@ bool is_reshape(const Node& node) {
   return node.op == "Reshape" || node.op == "reshape" || node.op == "_np_reshape" || node.op == "_npx_reshape";
 }
 
-// What is to be said of a Reshape that does not take what it is fed.
-std::string reshape_refusal(const Node& node, const Shape& taken) {
-  const std::string shape = node.attribute("shape", node.attribute("newshape", ""));
-  const std::string why = "shapes do not fit: " + node.name + ": is a Reshape to " + shape + ", which does not take " +
-                          (taken.empty() ? "its input" : to_string(taken));
-  static const std::regex first(R"([(\[]\s*([1-9]\d*)\s*,.*)");
-  std::smatch match;
-  if (!std::regex_match(shape, match, first)) return why + "; " + kFeedShapes;
-  const std::string batch = match[1].str();
+std::string new_shape(const Node& node) { return node.attribute("shape", node.attribute("newshape", "")); }
+
+// The batch that a Reshape takes, if its new shape begins with one: with a number, or with -4 and the two factors into
+// which that splits the batch, of which one may be left open. Else 0.
+std::int64_t fixed_batch(const Node& node) {
+  constexpr std::int64_t kSplit = -4;
+  constexpr std::int64_t kOne = 1;
+  constexpr std::int64_t kMost = std::numeric_limits<std::int32_t>::max();
+  static const std::regex number(R"(-?\d{1,10})");
+  const std::string shape = new_shape(node);
+  std::vector<std::int64_t> numbers;
+  for (std::sregex_iterator match(shape.begin(), shape.end(), number), end; match != end; ++match) {
+    numbers.push_back(std::stoll(match->str()));
+  }
+  std::int64_t batch = numbers.size() > 1 ? numbers[0] : 0;
+  if (numbers.size() > 2 && batch == kSplit) {
+    batch = std::clamp(numbers[1], kOne, kMost) * std::clamp(numbers[2], kOne, kMost);
+  }
+  return batch < 0 || batch > kMost ? 0 : batch;
+}
+
+// What is to be said of a Reshape that does not fit what the graph is fed: what it does not take, or nothing if it
+// takes its input, and what it makes of it does not fit.
+std::string reshape_refusal(const Node& node, const std::string& refused) {
+  const std::string why = "shapes do not fit: " + node.name + ": is a Reshape to " + new_shape(node) +
+                          (refused.empty() ? "" : ", which does not take " + refused);
+  const std::int64_t fixed = fixed_batch(node);
+  if (fixed == 0) return why + "; " + kFeedShapes;
+  const std::string batch = std::to_string(fixed);
   return why + ": it fixes the batch at " + batch + "; feed batches of " + batch +
          ", or write 0 or -1 in place of the " + batch + " in the network and export it";
 }
@@ -87,7 +111,7 @@ InputError no_shapes(const Graph& graph) {
   std::smatch match;
   if (std::regex_search(reason, match, told)) {
     for (const Node& node : graph.nodes) {
-      if (node.name == match[1].str() && is_reshape(node)) return {graph.name, reshape_refusal(node, {})};
+      if (node.name == match[1].str() && is_reshape(node)) return {graph.name, reshape_refusal(node, "its input")};
     }
   }
   return {graph.name, "shapes do not fit: " + shape_refusal(reason)};
@@ -371,20 +395,52 @@ class Network::Impl {
       throw InputError(bound_.file, "has a tensor of more than " + std::to_string(kMaxElements) +
                                         " elements, which MXNet does not take; feed smaller batches");
     }
+    const std::optional<Misshapen> wrong = misshapen(fed);
+    if (wrong) {
+      if (const Node* node = fixes_the_batch(fed)) throw InputError(bound_.file, reshape_refusal(*node, ""));
+      throw misfit("wrong shape", wrong->name,
+                   "is " + to_string(wrong->stored) + ", the graph takes " + to_string(wrong->wanted));
+    }
+    check_reshapes(std::move(fed));
+  }
+
+  // A parameter of another shape than the graph takes.
+  struct Misshapen {
+    std::string name;
+    Shape stored;
+    Shape wanted;
+  };
+
+  // The first of them, for inputs of these shapes.
+  std::optional<Misshapen> misshapen(const NamedShapeMap& fed) const {
     const Inferred inferred = infer(plain_.symbol.get(), fed, graph_);
-    const auto compare = [this](const std::vector<Shape>& shapes, const std::vector<std::string>& names) {
+    for (const auto& [shapes, names] :
+         {std::tie(inferred.arguments, arguments_), std::tie(inferred.auxiliaries, auxiliaries_)}) {
       for (std::size_t i = 0; i < names.size(); ++i) {
         const auto parameter = bound_.parameters.find(names[i]);
         if (parameter == bound_.parameters.end() || shapes[i].empty()) continue;
-        if (parameter->second.shape != shapes[i]) {
-          throw misfit("wrong shape", names[i],
-                       "is " + to_string(parameter->second.shape) + ", the graph takes " + to_string(shapes[i]));
-        }
+        if (parameter->second.shape != shapes[i]) return Misshapen{names[i], parameter->second.shape, shapes[i]};
       }
-    };
-    compare(inferred.arguments, arguments_);
-    compare(inferred.auxiliaries, auxiliaries_);
-    check_reshapes(std::move(fed));
+    }
+    return std::nullopt;
+  }
+
+  // The Reshape with whose batch all parameters would fit, or null.
+  const Node* fixes_the_batch(const NamedShapeMap& fed) const {
+    for (const Node& node : graph_.nodes) {
+      const std::int64_t batch = is_reshape(node) ? fixed_batch(node) : 0;
+      NamedShapeMap fitting = fed;
+      for (auto& [name, shape] : fitting) {
+        if (batch > 0 && !shape.empty()) shape[0] = batch;
+      }
+      if (fitting == fed) continue;
+      try {
+        if (!misshapen(fitting)) return &node;
+      } catch (const InputError&) {
+        continue;  // Not with this one.
+      }
+    }
+    return nullptr;
   }
 
   // Refuse a Reshape whose output has not as many elements as its input: MXNet would go on, and read memory that is not
@@ -403,7 +459,7 @@ class Network::Impl {
       if (taken == known.end() || taken->second.empty()) continue;
       const Shape& made = known[node.name];
       if ((made.empty() && !graph_.numpy) || element_count(made) != element_count(taken->second)) {
-        throw InputError(bound_.file, reshape_refusal(node, taken->second));
+        throw InputError(bound_.file, reshape_refusal(node, to_string(taken->second)));
       }
     }
   }

@@ -1,7 +1,10 @@
 #include "refusal.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <regex>
+#include <string>
+#include <utility>
 #include <vector>
 
 namespace vqvae {
@@ -28,12 +31,12 @@ const std::vector<Row>& of_graphs() {
 
 const std::vector<Row>& of_runs() {
   static const std::vector<Row> table = {
-      {"FP16 gemm on cpu|float16 .*only supported by CuDNN",
+      {"FP16 gemm on cpu|float16 .*only supported by CuDNN|dot only supports",
        std::string("MXNet computes no float16 products on a CPU: ") + kCast},
-      {"Unsupported type|only support floating point|data type do not match",
+      {"Unsupported (data )?type|only support floating point|data type do not match",
        std::string("MXNet does not compute this type here: feed float32, or ") + kCast},
       {"[Mm]emory", "feed smaller batches"},
-      {"[Ss]hape|could not be broadcast|dimension", kFeedShapes},
+      {"[Ss]hape|could not be broadcast|dimension|should be [0-9]D", kFeedShapes},
       {"", "use another engine, or another operator in the network"}};
   return table;
 }
@@ -71,12 +74,17 @@ std::string one_type(const std::set<std::string>& types, const std::set<std::str
     if (types.count(type) > 0) among.emplace(name, type);
   }
   const std::string usual = usual_type(among);
-  const auto odd = std::find_if(among.begin(), among.end(),
-                                [&](const auto& one) { return one.second != usual && fed.count(one.second) == 0; });
+  std::vector<std::pair<std::string, std::string>> odd;
+  std::copy_if(among.begin(), among.end(), std::back_inserter(odd),
+               [&](const auto& one) { return one.second != usual && fed.count(one.second) == 0; });
   if (usual == "float16" || usual == "bfloat16") return "the parameters are " + usual + ": " + kCast;
-  if (odd != among.end()) {
-    return "the parameter " + odd->first + " is " + odd->second + ": cast it to " + usual +
+  if (odd.size() == 1) {
+    return "the parameter " + odd[0].first + " is " + odd[0].second + ": cast it to " + usual +
            " before net.export(prefix)";
+  }
+  if (!odd.empty()) {
+    return std::to_string(odd.size()) + " parameters are not " + usual + ", " + odd[0].first + " is " + odd[0].second +
+           ": " + kCast;
   }
   if (!among.empty() && fed.count(usual) == 0) return "feed " + usual + ", the type of the parameters";
   return std::string("the types of inputs and parameters do not fit: ") + kCast;
@@ -91,7 +99,9 @@ std::string shape_refusal(const std::string& reason) { return bare(reason) + "; 
 std::string run_refusal(const std::string& reason, const std::set<std::string>& fed,
                         const std::map<std::string, std::string>& parameters) {
   static const std::regex two_types(
-      R"(Expected '(\w+)' v\.s\. given '(\w+)'|expected (float\d+|u?int\d+), got (float\d+|u?int\d+))");
+      R"(Expected '(\w+)' v\.s\. given '(\w+)')"
+      R"(|expected (?:data type )?(float\d+|u?int\d+), got (?:data type )?(float\d+|u?int\d+))"
+      R"(|Provided = (\w+), inferred type = (\w+))");
   std::smatch match;
   if (!std::regex_search(reason, match, two_types)) return told(reason, of_runs());
   std::set<std::string> types;

@@ -31,6 +31,8 @@ REMEDIES = {
     "non-finite value": "take a checkpoint of before the training diverged; if the original is finite, copy it again",
 }
 _RESHAPES = ("Reshape", "reshape", "_np_reshape", "_npx_reshape")
+_SPLIT = -4  # In the new shape of a Reshape: the next two numbers are factors of one extent.
+_Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
@@ -152,8 +154,8 @@ def check_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]])
             findings.append(Finding("parameter unknown", full_name, "the file holds it, the graph does not take it"))
         if values.dtype.kind == "f" and not np.isfinite(values).all():
             findings.append(Finding("non-finite value", full_name[4:], "holds NaN or infinity"))
-    with mx.util.np_shape(network.graph.numpy):
-        return findings + _shape_findings(network, input_shapes)
+    stored = {full_name: values.shape for full_name, values in network.parameters.items()}
+    return findings + shape_findings(network.graph, network.symbol, stored, input_shapes)
 
 
 def require_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -184,68 +186,118 @@ def output_shapes(
         raise InputError(network.files.symbol, f"{_SHAPES}: {shape_refusal(mxnet_reason(error))}; {SHAPES}") from error
 
 
-def _shape_findings(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> list[Finding]:
-    symbol = network.symbol
-    arguments = symbol.list_arguments()
+def shape_findings(graph: Graph, symbol: "mx.sym.Symbol", stored: _Shapes, input_shapes: _Shapes) -> list[Finding]:
+    """What does not fit between a graph, the shapes of its parameters and those of its inputs.
+
+    Args:
+        stored: of parameters by full name.
+        input_shapes: by name; ``()`` for one that is not known yet.
+    """
     known = {name: shape for name, shape in input_shapes.items() if shape and name in symbol.list_inputs()}
     try:
-        argument_shapes, _, auxiliary_shapes = symbol.infer_shape_partial(**known)
-        wanted = dict(zip(_full_names(symbol), argument_shapes + auxiliary_shapes))
-        findings = [
-            Finding("wrong shape", name[4:], f"is {values.shape}, the graph takes {tuple(wanted[name])}")
-            for name, values in network.parameters.items()
-            if _is_known(network, wanted.get(name)) and tuple(wanted[name]) != values.shape
-        ]
-        if findings or len(known) < len(input_shapes):
-            return findings
-        bound = {name[4:]: values.shape for name, values in network.parameters.items() if name[4:] in arguments}
-        internals = symbol.get_internals()
-        shapes = internals.infer_shape_partial(**{**bound, **known})[1]
-        return _reshape_findings(network, dict(zip(internals.list_outputs(), shapes or ())))
+        with mx.util.np_shape(graph.numpy):
+            findings = _wrong_shapes(graph, symbol, stored, known)
+            if findings:
+                fixing = _fixes_the_batch(graph, symbol, stored, known)
+                return findings if fixing is None else [_reshape_finding(fixing, "")]
+            if len(known) < len(input_shapes):
+                return []
+            arguments = symbol.list_arguments()
+            bound = {name[4:]: shape for name, shape in stored.items() if name[4:] in arguments}
+            return _reshape_findings(graph, symbol, {**bound, **known})
     except mx.MXNetError as error:
         if len(known) < len(input_shapes):
             return []  # Some operators cannot infer anything from an input whose shape is not known yet.
         reason = mxnet_reason(error)
         told = re.search(r"operator (\S+?):", reason)
-        node = network.graph.by_name().get(told[1]) if told else None
-        if node is not None and node.operator in _RESHAPES:
-            return [_reshape_finding(node)]
+        node = graph.by_name().get(told[1]) if told else None
+        if node is not None and is_reshape(node):
+            return [_reshape_finding(node, "its input")]
         subject = told[1] if told else "the graph"
         return [Finding(_SHAPES, subject, shape_refusal(reason).removeprefix(f"{subject}: "))]
 
 
-def _reshape_findings(network: Network, shapes: Mapping[str, tuple[int, ...]]) -> list[Finding]:
+def _wrong_shapes(graph: Graph, symbol: "mx.sym.Symbol", stored: _Shapes, known: _Shapes) -> list[Finding]:
+    """The parameters that have another shape than the graph takes for inputs of these shapes."""
+    argument_shapes, _, auxiliary_shapes = symbol.infer_shape_partial(**known)
+    wanted = dict(zip(_full_names(symbol), argument_shapes + auxiliary_shapes))
+    return [
+        Finding("wrong shape", name[4:], f"is {shape}, the graph takes {tuple(wanted[name])}")
+        for name, shape in stored.items()
+        if _is_known(graph, wanted.get(name)) and tuple(wanted[name]) != shape
+    ]
+
+
+def _fixes_the_batch(graph: Graph, symbol: "mx.sym.Symbol", stored: _Shapes, known: _Shapes) -> Optional[Node]:
+    """The Reshape with whose batch all parameters would fit, if there is one."""
+    for node in filter(is_reshape, graph.operators()):
+        batch = _fixed_batch(node)
+        fitting = {name: (batch or 0, *shape[1:]) for name, shape in known.items()}
+        try:
+            if batch is not None and fitting != known and not _wrong_shapes(graph, symbol, stored, fitting):
+                return node
+        except mx.MXNetError:
+            continue  # Not with this one.
+    return None
+
+
+def _reshape_findings(graph: Graph, symbol: "mx.sym.Symbol", known: _Shapes) -> list[Finding]:
     """The first Reshape whose output has not as many elements as its input: MXNet would go on, and read memory that is
     not there.
 
     Args:
-        shapes: of all nodes and variables, as MXNet calls them.
+        known: shapes of inputs and parameters by name.
+
+    Raises:
+        mx.MXNetError: the shapes do not fit in another way.
     """
-    for node in network.graph.operators():
-        if node.operator not in _RESHAPES:
-            continue
+    internals = symbol.get_internals()
+    shapes = dict(zip(internals.list_outputs(), internals.infer_shape_partial(**known)[1] or ()))
+    for node in filter(is_reshape, graph.operators()):
         taken, made = (shapes.get(name, shapes.get(f"{name}_output")) for name in (node.inputs[0][0], node.name))
-        if taken and made and _is_known(network, taken) and math.prod(taken) != math.prod(made):
-            return [_reshape_finding(node, taken)]
+        if taken and made and _is_known(graph, taken) and math.prod(taken) != math.prod(made):
+            return [_reshape_finding(node, str(tuple(taken)))]
     return []
 
 
-def _is_known(network: Network, shape: Optional[tuple[int, ...]]) -> bool:
+def _is_known(graph: Graph, shape: Optional[tuple[int, ...]]) -> bool:
     """Whether MXNet knows a shape. What it does not know is -1 under NumPy's rules, else 0, or no extent at all."""
-    if network.graph.numpy:
+    if graph.numpy:
         return shape is not None and -1 not in shape
     return bool(shape) and 0 not in (shape or ())
 
 
-def _reshape_finding(node: Node, taken: tuple[int, ...] = ()) -> Finding:
-    """What is to be said of a Reshape that does not take what it is fed."""
-    shape = node.attributes.get("shape", node.attributes.get("newshape", ""))
-    detail = f"is a Reshape to {shape}, which does not take {tuple(taken) or 'its input'}"
-    first = re.match(r"[(\[]\s*([1-9]\d*)\s*,", shape)
-    if first is None:
+def _reshape_finding(node: Node, refused: str) -> Finding:
+    """What is to be said of a Reshape that does not fit what the graph is fed.
+
+    Args:
+        refused: what it does not take; empty if it takes its input, and what it makes of it does not fit.
+    """
+    detail = f"is a Reshape to {_new_shape(node)}" + (f", which does not take {refused}" if refused else "")
+    batch = _fixed_batch(node)
+    if batch is None:
         return Finding(_SHAPES, node.name, detail)
-    remedy = f"feed batches of {first[1]}, or write 0 or -1 in place of the {first[1]} in the network and export it"
-    return Finding(_SHAPES, node.name, f"{detail}: it fixes the batch at {first[1]}", remedy=remedy)
+    remedy = f"feed batches of {batch}, or write 0 or -1 in place of the {batch} in the network and export it"
+    return Finding(_SHAPES, node.name, f"{detail}: it fixes the batch at {batch}", remedy=remedy)
+
+
+def is_reshape(node: Node) -> bool:
+    """Whether a node gives its input another shape, which an attribute names."""
+    return node.operator in _RESHAPES
+
+
+def _new_shape(node: Node) -> str:
+    return node.attributes.get("shape", node.attributes.get("newshape", ""))
+
+
+def _fixed_batch(node: Node) -> Optional[int]:
+    """The batch that a Reshape takes, if its new shape begins with one: with a number, or with -4 and the two factors
+    into which that splits the batch, of which one may be left open."""
+    numbers = [int(number) for number in re.findall(r"-?\d{1,10}", _new_shape(node))]
+    batch = numbers[0] if len(numbers) > 1 else 0
+    if len(numbers) > 2 and batch == _SPLIT:
+        batch = max(1, numbers[1]) * max(1, numbers[2])
+    return batch if 0 < batch < 1 << 31 else None
 
 
 def _full_names(symbol: "mx.sym.Symbol") -> list[str]:

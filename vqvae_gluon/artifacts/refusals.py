@@ -26,19 +26,23 @@ _OF_GRAPHS = (
 # and of one that cannot be run.
 _OF_RUNS = (
     (
-        re.compile("FP16 gemm on cpu|float16 .*only supported by CuDNN"),
+        re.compile("FP16 gemm on cpu|float16 .*only supported by CuDNN|dot only supports"),
         f"MXNet computes no float16 products on a CPU: {_CAST}",
     ),
     (
-        re.compile("Unsupported type|only support floating point|data type do not match"),
+        re.compile("Unsupported (data )?type|only support floating point|data type do not match"),
         f"MXNet does not compute this type here: feed float32, or {_CAST}",
     ),
     (re.compile("[Mm]emory"), "feed smaller batches"),
-    (re.compile("[Ss]hape|could not be broadcast|dimension"), SHAPES),
+    (re.compile("[Ss]hape|could not be broadcast|dimension|should be [0-9]D"), SHAPES),
     (re.compile(""), "use another runtime, or another operator in the network"),
 )
 # Two types that do not fit each other.
-_TYPES = re.compile(r"Expected '(\w+)' v\.s\. given '(\w+)'|expected (float\d+|u?int\d+), got (float\d+|u?int\d+)")
+_TYPES = re.compile(
+    r"Expected '(\w+)' v\.s\. given '(\w+)'"
+    r"|expected (?:data type )?(float\d+|u?int\d+), got (?:data type )?(float\d+|u?int\d+)"
+    r"|Provided = (\w+), inferred type = (\w+)"
+)
 _FLOATING = ("float32", "float64", "float16", "bfloat16")
 _HALVES = ("float16", "bfloat16")
 # Where in MXNet's source a check failed, and its expression where words follow.
@@ -81,11 +85,13 @@ def _one_type(types: Collection[str], fed: Collection[str], parameters: Mapping[
     no name for the type of an input."""
     among = {name: kind for name, kind in sorted(parameters.items()) if kind in types}
     usual = _usual(among.values())
-    odd = next((name for name, kind in among.items() if kind != usual and kind not in fed), None)
+    odd = [name for name, kind in among.items() if kind != usual and kind not in fed]
     if usual in _HALVES:
         return f"the parameters are {usual}: {_CAST}"
-    if odd is not None:
-        return f"the parameter {odd} is {among[odd]}: cast it to {usual} before net.export(prefix)"
+    if len(odd) == 1:
+        return f"the parameter {odd[0]} is {among[odd[0]]}: cast it to {usual} before net.export(prefix)"
+    if odd:
+        return f"{len(odd)} parameters are not {usual}, {odd[0]} is {among[odd[0]]}: {_CAST}"
     if among and usual not in fed:
         return f"feed {usual}, the type of the parameters (--input NAME:SHAPE:{usual})"
     return f"the types of inputs and parameters do not fit: {_CAST}"

@@ -2,18 +2,18 @@
 
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Union
 
 import numpy as np
 
-from vqvae_gluon.artifacts.binding import read_network, write_network
+from vqvae_gluon.artifacts.binding import is_reshape, read_network, shape_findings, write_network
 from vqvae_gluon.artifacts.bundle import find_export
 from vqvae_gluon.artifacts.graph import Graph, parse_graph
 from vqvae_gluon.artifacts.parameters import DTYPES
-from vqvae_gluon.artifacts.refusals import run_refusal
+from vqvae_gluon.artifacts.refusals import SHAPES, run_refusal
 from vqvae_gluon.artifacts.surgery import rename
 from vqvae_gluon.compat import mx, mxnet_reason
 from vqvae_gluon.errors import InputError, UsageError
@@ -61,8 +61,15 @@ def compare(
     arrays = [_array(value) for value in _flat(arguments)]
     if not arrays:
         raise InputError("inputs", "are none; give an array for each argument of the block")
+    try:
+        symbol, names = _trace(net, arguments)
+    except InputError:
+        _run_block(net, arguments, arrays)  # If it does not take the inputs, that is what there is to be said.
+        raise
+    graph = parse_graph(symbol.tojson(), Path(net.name))
+    _check_reshapes(net, graph, symbol, dict(zip(names, arrays)))
     expected = _run_block(net, arguments, arrays)
-    graph, parameters, names = _graph_of(net, arguments)
+    parameters = _parameters_of(net, symbol)
     # The runtimes set NumPy's semantics themselves where a graph needs them.
     with (
         tempfile.TemporaryDirectory(prefix="vqvae-live.") as directory,
@@ -143,8 +150,8 @@ def _run_block(net: "mx.gluon.Block", arguments: Sequence[Any], arrays: Sequence
     raise InputError(block, f"gives {kinds}; only arrays, and lists of them, can be exported and compared")
 
 
-def _graph_of(net: "mx.gluon.Block", arguments: Sequence[Any]) -> tuple[Graph, dict[str, np.ndarray], list[str]]:
-    """What a block would export, without changing the block: graph, parameters by full name, names of its inputs."""
+def _trace(net: "mx.gluon.Block", arguments: Sequence[Any]) -> tuple["mx.sym.Symbol", list[str]]:
+    """The graph that a block would export, without changing the block, and the names of its inputs."""
     count = len(list(_flat(arguments)))
     names = ["data"] if count == 1 else [f"data{i}" for i in range(count)]
     variables = [mx.sym.var(name) for name in names]
@@ -154,19 +161,37 @@ def _graph_of(net: "mx.gluon.Block", arguments: Sequence[Any]) -> tuple[Graph, d
         with mx.name.NameManager():
             outputs = list(_flat([net(*_like(arguments, iter(variables)))]))
         symbol = mx.sym.Group(outputs) if len(outputs) > 1 else outputs[0]
-        graph = json.loads(symbol.tojson())
+        nodes = json.loads(symbol.tojson())["nodes"]
     except Exception as error:  # It is the user's code.
         why = f"cannot be exported ({mxnet_reason(error)}); it must compute by F and its layers alone"
         raise InputError(f"the block {net.name}", why) from error
-    if all(node["op"] == "null" for node in graph["nodes"]):
+    if all(node["op"] == "null" for node in nodes):
         raise InputError(f"the block {net.name}", "has no operators, so that there is nothing to compare")
+    return symbol, names
+
+
+def _check_reshapes(
+    net: "mx.gluon.Block", graph: Graph, symbol: "mx.sym.Symbol", inputs: Mapping[str, np.ndarray]
+) -> None:
+    """Refuse inputs that a Reshape of the block does not take: MXNet would write over memory that is not its own."""
+    stored = {f"arg:{name}": tuple(parameter.shape or ()) for name, parameter in net.collect_params().items()}
+    known = {
+        name: shape for name, shape in stored.items() if shape and min(shape) > 0
+    }  # The first call decides others.
+    reshapes = {node.name for node in graph.operators() if is_reshape(node)}
+    for finding in shape_findings(graph, symbol, known, {name: array.shape for name, array in inputs.items()}):
+        if finding.subject in reshapes:
+            raise InputError(f"the block {net.name}", f"{finding}; {finding.remedy or SHAPES}")
+
+
+def _parameters_of(net: "mx.gluon.Block", symbol: "mx.sym.Symbol") -> dict[str, np.ndarray]:
+    """What a block would export beside its graph, by full name."""
     auxiliary, taken = set(symbol.list_auxiliary_states()), set(symbol.list_inputs())
-    parameters = {
+    return {
         f"{'aux' if name in auxiliary else 'arg'}:{name}": parameter.data().asnumpy()
         for name, parameter in net.collect_params().items()
         if name in taken
     }
-    return parse_graph(symbol.tojson(), Path(net.name)), parameters, names
 
 
 def _names_of(graph: Graph, other: Graph) -> dict[str, str]:
