@@ -40,5 +40,5 @@ setup(
         "test": TEST,
         "dev": [*TEST, "ruff", "mypy", "clang-format", "clang-tidy"],
     },
-    entry_points={"console_scripts": ["vqvae-gluon=vqvae_gluon.cli:main"]},
+    entry_points={"console_scripts": ["vqvae-gluon=vqvae_gluon.__main__:main"]},
 )

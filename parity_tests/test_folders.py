@@ -117,6 +117,15 @@ def test_one_small_picture_does_not_set_the_size_of_all(side, stride, tmp_path):
     assert open_folder(tmp_path, None, 32, stride).train.shape == (32, 32, 3)
 
 
+def test_a_stride_that_all_pictures_are_smaller_than_is_named(tmp_path):
+    for number, height in enumerate((33, 50, 64)):
+        write(tmp_path / f"{number}.png", waves(height, 64))
+    with pytest.raises(
+        InputError, match=r"sides below 128, the network's stride; give fewer --hidden-channels, .* 128$"
+    ):
+        open_folder(tmp_path, None, 0, 128)
+
+
 def test_large_pictures_of_one_size_are_taken_with_a_note(tmp_path):
     for number in range(3):
         write(tmp_path / "large" / f"{number}.png", waves(200, 260, number))

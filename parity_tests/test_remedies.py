@@ -129,6 +129,16 @@ def test_a_parameter_of_another_shape_is_not_blamed_on_a_reshape(tmp_path, runti
     assert "wrong shape: layer_weight: is (3, 17)" in why_not(runtime, files, tmp_path, data=images(8))
 
 
+def test_an_input_that_the_graph_does_not_take_is_noted(tmp_path):
+    """It may be a name that is misspelt."""
+    for name in ("data", "date"):
+        np.save(tmp_path / f"{name}.npy", images(1))
+    files, inputs = dense(tmp_path), [f"--input={name}={tmp_path / name}.npy" for name in ("data", "date")]
+    words = ["--symbol", files.symbol, "--params", files.params, *inputs, "--trace", tmp_path / "trace"]
+    result = run_reconstruct(*words)
+    assert (result.returncode, result.stderr) == (DONE, "reconstruct: note: the graph does not take the input date\n")
+
+
 def test_the_command_says_it_in_one_line(tmp_path):
     files = reshaping(tmp_path)
     words = ["--symbol", files.symbol, "--params", files.params, "--input", "data:1,1,4,4", "--candidate", "cpp"]

@@ -1,19 +1,20 @@
 """What goes wrong is one line, never a traceback; and what is printed does not depend on where it is printed."""
 
 import json
+import signal
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import run_cli, run_cli_here
+from conftest import PRETRAINED, run_cli, run_cli_here
 from networks import residual
 
 from vqvae_gluon import cli
 from vqvae_gluon.artifacts.bundle import GraphFiles
 from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import DIVERGED, DONE, FAILED, InputError, UsageError
-from vqvae_gluon.parity import compare
+from vqvae_gluon.parity import compare, harness
 from vqvae_gluon.runtimes.gluon import load_pretrained
 
 THREE_BATCHES = ["--input", "data:2,3,32,32", "--count", "6"]
@@ -126,6 +127,33 @@ def test_a_script_that_starts_workers_is_not_run_by_them(tmp_path):
     assert (result.stdout, result.stderr) == ("[1, 2, 3]\n", "")
 
 
+@pytest.mark.parametrize("module", ["vqvae_gluon.cli.training", "numpy"])
+def test_ctrl_c_while_modules_are_imported_ends_the_program_without_a_word(module):
+    code = f"""
+import os, signal, sys
+class Interrupting:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Interrupting())
+from vqvae_gluon.__main__ import main
+sys.exit(main())
+"""
+    result = subprocess.run([sys.executable, "-c", code, "parity"], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout, result.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_a_lack_of_memory_is_no_internal_error(monkeypatch):
+    def lacking(*_, **__):
+        raise MemoryError("Unable to allocate 47.7 GiB for an array")
+
+    monkeypatch.setattr(harness, "compare_bundles", lacking)
+    result = run_cli_here("parity", PRETRAINED, "--data", PRETRAINED / "digits", "--candidate", "cpp")
+    assert result.returncode == FAILED and one_line(result.stderr)
+    assert "out of memory: Unable to allocate 47.7 GiB for an array; give smaller sizes" in result.stderr
+
+
 def test_numpy_2_is_named_with_its_remedy():
     code = (
         "import numpy, sys; numpy.__version__ = '2.1.0'; from vqvae_gluon.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -194,6 +222,26 @@ def test_a_runtime_that_does_not_exist_is_told_with_those_that_do(block):
         compare(net, prefix, IMAGES, candidate="c++")
 
 
+class FixedBatch(mx.gluon.HybridBlock):
+    """Made for batches of 4. What MXNet does with others ends in a crash, if it is run."""
+
+    def hybrid_forward(self, F, x):
+        return F.reshape(F.tanh(x), (4, 64), name="rows")
+
+
+@pytest.mark.parametrize("batch", [1, 3, 8, 64])
+def test_a_reshape_of_a_live_block_that_fixes_the_batch_is_named_before_it_is_run(batch, tmp_path):
+    net = FixedBatch(prefix="net_")
+    net.hybridize()
+    net(mx.nd.ones((4, 64)))
+    net.export(str(tmp_path / "net"))
+    assert compare(net, tmp_path / "net", np.ones((4, 4, 16), "f")).verdict == "agree"
+    with pytest.raises(
+        InputError, match=r"the block net: .*net_rows: is a Reshape to \(4, 64\), .* fixes the batch at 4"
+    ):
+        compare(net, tmp_path / "net", np.ones((batch, 4, 16), "f"))
+
+
 class ByShape(mx.gluon.HybridBlock):
     """Computes what no export can hold."""
 
@@ -233,6 +281,8 @@ def test_a_block_that_cannot_be_compared_is_named(net, why, block):
         ({"net": len}, "net: is builtin_function_or_method; give a Gluon block"),
         ({"target": None}, "target: is NoneType; give the prefix of an export"),
         ({"candidate": ["cpp"]}, "candidate: is .*, which is no runtime"),
+        ({"repeat": 0}, "repeat: is 0; give a whole number of at least 1"),
+        ({"max_memory": "1G"}, "max_memory: is '1G'; give a whole number"),
     ],
 )
 def test_arguments_of_another_kind_are_named(words, why, block):

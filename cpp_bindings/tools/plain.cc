@@ -61,8 +61,15 @@ void trace_export(const Options& options) {
   if (!options.keep.empty()) kept = read_names(options.keep);
   vqvae::Export files = vqvae::read_export(options.symbol, options.params);
   const std::string note = fusion_note(options, {&files.graph});
+  std::set<std::string> taken;
+  for (const vqvae::Node& node : files.graph.nodes) {
+    if (node.op == "null") taken.insert(node.name);
+  }
   vqvae::Network network(std::move(files), names, options.engine_kind(), options.fusion_kind());
   std::cerr << note;
+  for (const std::string& name : names) {
+    if (taken.count(name) == 0) std::cerr << "reconstruct: note: the graph does not take the input " << name << '\n';
+  }
   vqvae::TraceWriter trace(options.trace, options.runtime());
   if (kept) trace.keep_only(std::move(*kept));
   if (options.wants_taps()) {

@@ -31,6 +31,8 @@ def main(arguments: Optional[list[str]] = None) -> int:
         return options.run(options)
     except VQVAEError as error:
         return fail(error.exit_code, str(error))
+    except MemoryError as error:
+        return fail(FAILED, f"out of memory: {error or 'no more is to be had'}; give smaller sizes, or fewer at once")
     except OSError as error:
         return fail(FAILED, f"{error.filename or 'system'}: {error.strerror or error}")
     except KeyboardInterrupt:

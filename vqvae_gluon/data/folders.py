@@ -94,6 +94,12 @@ def open_folder(directory: Path, channels: Optional[int], image_size: int, strid
     if not size and len(sizes) > 1:
         smallest, (height, width, _) = min(zip(every, shapes), key=lambda picture: min(picture[1][:2]))
         shortest = min(height, width)
+        if all(min(shape[:2]) < stride for shape in shapes):
+            raise InputError(
+                directory,
+                f"holds pictures with sides below {stride}, the network's stride; give fewer --hidden-channels, each "
+                f"of which halves the sides, or --image-size {stride}",
+            )
         if shortest < max(_SMALLEST_SIDE, stride):
             raise InputError(
                 smallest,

@@ -45,16 +45,21 @@ def compare(
             a bundle, of which that graph is taken whose inputs are the block's.
         inputs: one batch: an array for each argument of the block, of NumPy or MXNet; a list where the block takes one.
         candidate: the runtime that runs the export, or its name.
+        max_memory: bytes of tensors that are held at once.
+        repeat: how often both sides run, to see whether they give the same each time.
 
     Raises:
         InputError: the export or an input was rejected.
         RuntimeFailure: the block could not be run.
-        UsageError: there is no runtime of that name.
+        UsageError: there is no runtime of that name, or another argument is of no use.
     """
     if not isinstance(net, mx.gluon.Block):
         raise UsageError("net", f"is {type(net).__name__}; give a Gluon block")
     if not isinstance(target, (str, Path)):
         raise UsageError("target", f"is {type(target).__name__}; give the prefix of an export, or a bundle")
+    for name, number in (("max_memory", max_memory), ("repeat", repeat)):
+        if not isinstance(number, int) or number < 1:
+            raise UsageError(name, f"is {number!r}; give a whole number of at least 1")
     runtime = _runtime(candidate)
     reference = RUNTIMES["gluon"]()
     arguments = list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
