@@ -19,12 +19,14 @@ from vqvae_gluon.data.images import read_image, write_image
 from vqvae_gluon.errors import FAILED, REJECTED, USAGE
 from vqvae_gluon.training import checkpoint
 from vqvae_gluon.training.cluster import VARIABLES as REQUIRED
+from vqvae_gluon.training.launch import reserve_port
 
 # Restarts make much of little: one latent that is rounded otherwise, and another row restarts. So do the fused
 # operators: a rounding to 16 bits is far larger than one of float32, and after an epoch some codes are others.
 CALM = ("--restart-below", "0", "--operators", "mxnet")
 _PATIENCE = 120  # seconds
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+# A process that hangs is asked by SIGABRT where it stands.
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -70,36 +72,51 @@ def check_equal(one, two):
             np.testing.assert_allclose(two.arrays[name], values, atol=2e-3, err_msg=name)
 
 
-def start_each(folder, run, *flags):
-    """The same job, started process by process, as another launcher would."""
-    train = ["train", "--config", folder / "settings.toml", "--data", folder, "--output", run, *flags]
-    return start_roles([sys.executable, "-m", "vqvae_gluon", *train, "--kvstore", "dist_sync"])
+@pytest.fixture
+def start_roles():
+    """Starts a scheduler, a server and two workers, each by its command, or by one that is given for all."""
+    started, ports = [], []
+
+    def start_roles(*commands, **environment):
+        ports.append(reserve_port())
+        variables = {"DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(ports[-1].getsockname()[1])}
+        variables.update(DMLC_NUM_SERVER="1", DMLC_NUM_WORKER="2")
+        for role, command in zip(("scheduler", "server", "worker", "worker"), itertools.cycle(commands)):
+            child = {**ONE_THREAD, **variables, **environment, "DMLC_ROLE": role}
+            started.append(subprocess.Popen([*map(str, command)], env=child, stderr=subprocess.PIPE, text=True))
+        return started[-4:]
+
+    yield start_roles
+    for process in started:
+        process.kill()
+    for port in ports:
+        port.close()
 
 
-def start_roles(*commands, **environment):
-    """A scheduler, a server and two workers, each by its command, or by one that is given for all."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    variables = {"DMLC_PS_ROOT_URI": "127.0.0.1", "DMLC_PS_ROOT_PORT": str(port)}
-    variables.update(DMLC_NUM_SERVER="1", DMLC_NUM_WORKER="2")
-    roles = ("scheduler", "server", "worker", "worker")
-    return [
-        subprocess.Popen(
-            [*map(str, command)],
-            env={**ONE_THREAD, **variables, **environment, "DMLC_ROLE": role},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for role, command in zip(roles, itertools.cycle(commands))
-    ]
+def ends(processes):
+    """What each writes on stderr until it ends."""
+    try:
+        return [process.communicate(timeout=_PATIENCE)[1] for process in processes]
+    except subprocess.TimeoutExpired:
+        pytest.fail(where_they_stand(processes))
 
 
-def wait_for(path):
+def wait_for(path, *processes):
+    """Until there is such a file, which these processes make."""
     until = time.monotonic() + _PATIENCE
     while not path.exists():
-        assert time.monotonic() < until, path
+        if time.monotonic() > until or any(process.poll() is not None for process in processes):
+            pytest.fail(f"{path} is not there\n{where_they_stand(processes)}")
         time.sleep(0.1)
+
+
+def where_they_stand(processes):
+    """The stacks of what has not ended, with their children; they are ended by it."""
+    for process in processes:
+        if process.poll() is None:
+            for one in (*psutil.Process(process.pid).children(recursive=True), process):
+                one.send_signal(signal.SIGABRT)
+    return "\n".join(f"{process.args}: {process.communicate(timeout=60)[1]}" for process in processes)
 
 
 @pytest.fixture(scope="module")
@@ -140,18 +157,15 @@ def test_rows_restart_at_latents_of_all_workers(folder, tmp_path):
     check_equal(one, two)
 
 
-def test_a_worker_that_dies_ends_the_job(folder, tmp_path):
+def test_a_worker_that_dies_ends_the_job(folder, start_roles, tmp_path):
     run = tmp_path / "run"
-    processes = start_each(folder, run, "--epochs", "50")
-    try:
-        wait_for(run / "last.npz")
-        processes[3].kill()
-        killed = time.monotonic()
-        told = [process.communicate(timeout=60)[1] for process in processes]
-        assert time.monotonic() - killed < 60
-    finally:
-        for process in processes:
-            process.kill()
+    train = ["train", "--config", folder / "settings.toml", "--data", folder, "--output", run, "--epochs", "50"]
+    processes = start_roles([sys.executable, "-m", "vqvae_gluon", *train, "--kvstore", "dist_sync"])
+    wait_for(run / "last.npz", *processes)
+    processes[3].kill()
+    killed = time.monotonic()
+    told = ends(processes)
+    assert time.monotonic() - killed < 60
     assert [process.returncode for process in processes] == [FAILED] * 3 + [-signal.SIGKILL]
     assert "a server or worker has died; this scheduler ends, go on by --resume" in told[0]
     assert "has died; this server ends, go on by --resume" in told[1]
@@ -163,7 +177,7 @@ def test_a_launched_job_is_ended_when_a_worker_dies_and_a_resumed_one_ends_alike
     """Bit for bit: the sum of two does not depend on their order."""
     run = tmp_path / "run"
     process = launch(folder, run, *CALM)
-    wait_for(run / "last.npz")
+    wait_for(run / "last.npz", process)
     children = psutil.Process(process.pid).children()
     workers = [child for child in children if child.environ()["DMLC_ROLE"] == "worker"]
     assert (len(children), len(workers)) == (4, 2)
@@ -177,7 +191,7 @@ def test_a_launched_job_is_ended_when_a_worker_dies_and_a_resumed_one_ends_alike
     assert differences(together, run / "last.npz") == []
 
 
-def test_a_worker_that_is_late_at_first_has_the_same_parameters():
+def test_a_worker_that_is_late_at_first_has_the_same_parameters(start_roles):
     """MXNet's server answers the newest request first: that of a gradient before that of the parameter, under one key.
 
     The engine of rank 1 stands still until its requests wait in it, and the server until they wait there.
@@ -225,18 +239,14 @@ if not serve_cluster("dist_sync"):
             print("has", name, hashlib.sha256(value.tobytes()).hexdigest(), file=sys.stderr)
 """
     processes = start_roles([sys.executable, "-c", code])
-    try:
-        told = [process.communicate(timeout=_PATIENCE)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    told = ends(processes)
     assert [process.returncode for process in processes] == [0] * 4, told
     one, two = ([line for line in errors.splitlines() if line.startswith("has ")] for errors in told[2:])
     assert one
     assert one == two
 
 
-def test_a_worker_that_dies_at_the_end_ends_those_that_have_come_to_theirs():
+def test_a_worker_that_dies_at_the_end_ends_those_that_have_come_to_theirs(start_roles):
     code = """
 import os, time
 from vqvae_gluon.training.cluster import join_cluster, serve_cluster
@@ -247,19 +257,24 @@ if not serve_cluster("dist_sync"):
             os._exit(9)
 """
     processes = start_roles([sys.executable, "-c", code], PS_HEARTBEAT_TIMEOUT="5")
-    try:
-        told = [process.communicate(timeout=60)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    told = ends(processes)
     assert sorted(process.returncode for process in processes) == [FAILED] * 3 + [9]
     assert sum("has died; this worker ends, go on by --resume" in errors for errors in told[2:]) == 1
+
+
+def test_the_port_of_a_job_is_given_to_nobody_else():
+    with reserve_port() as port:
+        place = ("127.0.0.1", port.getsockname()[1])
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind(place)
+        with socket.create_server(place):  # As ZeroMQ does, it asks for SO_REUSEADDR.
+            pass
 
 
 def test_a_launcher_that_is_ended_ends_the_job(folder, tmp_path):
     run = tmp_path / "run"
     process = launch(folder, run, *CALM, "--epochs", "50")
-    wait_for(run / "last.npz")
+    wait_for(run / "last.npz", process)
     children = psutil.Process(process.pid).children()
     process.terminate()
     assert finish(process)[0] == 128 + signal.SIGTERM
@@ -267,7 +282,7 @@ def test_a_launcher_that_is_ended_ends_the_job(folder, tmp_path):
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_workers_that_see_other_images_are_refused(split, folder, digits, tmp_path):
+def test_workers_that_see_other_images_are_refused(split, folder, digits, start_roles, tmp_path):
     other = make_folder(tmp_path / "other", digits)
     changed = sorted((other / split).iterdir())[0]
     write_image(changed, 255 - read_image(changed, 1))
@@ -275,11 +290,7 @@ def test_workers_that_see_other_images_are_refused(split, folder, digits, tmp_pa
     train = [sys.executable, "-m", "vqvae_gluon", "train", "--config", folder / "settings.toml", "--output", run]
     commands = [[*train, "--data", data, "--kvstore", "dist_sync"] for data in (folder, folder, folder, other)]
     processes = start_roles(*commands)
-    try:
-        told = [process.communicate(timeout=60)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    told = ends(processes)
     name = {"train": "training", "test": "test"}[split]
     assert sum(f"{name} data: differs from that of the worker of rank 0" in errors for errors in told) == 1
     assert not (run / "last.npz").exists()

@@ -30,9 +30,10 @@ def launch(
         The first exit code that was not 0, or 0.
     """
     root = address or (socket.gethostname() if hosts else "127.0.0.1")
+    port = reserve_port()
     variables = {
         "DMLC_PS_ROOT_URI": root,
-        "DMLC_PS_ROOT_PORT": str(_free_port()),
+        "DMLC_PS_ROOT_PORT": str(port.getsockname()[1]),
         "DMLC_NUM_SERVER": str(servers),
         "DMLC_NUM_WORKER": str(workers),
     }
@@ -52,6 +53,18 @@ def launch(
         for process in processes.values():
             if process.poll() is None:
                 process.terminate()
+        port.close()
+
+
+def reserve_port() -> socket.socket:
+    """A socket with a free port, for the scheduler: until it is closed, the system gives the port to nobody else.
+
+    Linux lets two sockets have one port if both ask for SO_REUSEADDR, as ZeroMQ's do, and only one listens.
+    """
+    port = socket.socket()
+    port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    port.bind(("", 0))
+    return port
 
 
 def _start(command: list[str], variables: dict[str, str], host: str, remote_shell: str) -> subprocess.Popen:
@@ -75,9 +88,3 @@ def _wait(processes: dict[str, subprocess.Popen]) -> int:
         if None not in codes.values() or (failed and time.monotonic() > until):
             return 128 - failed if failed < 0 else failed
         time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        return int(probe.getsockname()[1])
