@@ -435,7 +435,7 @@ def linear(tmp_path_factory, patches):
         "--epochs",
         4,
         "--learning-rate",
-        0.01,
+        0.003,
         "--batch-size",
         1,
     ]
