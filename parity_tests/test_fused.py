@@ -329,6 +329,17 @@ def test_an_unknown_instruction_set_is_refused(program, monkeypatch, tmp_path):
     assert "VQVAE_KERNELS_ISA is sse9, which is unknown; unset it, or set it to none" in result.stderr
 
 
+def test_threads_may_load_the_operators_at_once():
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from vqvae_gluon.kernels import load_kernels
+with ThreadPoolExecutor(8) as pool:
+    print(len(set(pool.map(lambda _: load_kernels(), range(8)))))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert result.stdout == "1\n", result.stderr
+
+
 def test_a_program_may_have_loaded_the_operators_itself():
     library = ROOT / "cpp_bindings/build/libvqvae_kernels.so"
     code = f"""

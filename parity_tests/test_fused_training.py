@@ -16,6 +16,7 @@ from vqvae_gluon.config import PRESETS
 from vqvae_gluon.data.images import write_images
 from vqvae_gluon.errors import DONE, FAILED
 from vqvae_gluon.kernels import INFERENCE, KERNELS_VARIABLE, TRAINING, load_kernels
+from vqvae_gluon.training.adam import Adam
 from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.learner import Learner
 
@@ -132,6 +133,21 @@ def test_a_learner_learns_what_it_learns_by_mxnets_operators(preset):
     assert not {"Convolution", "Deconvolution", "argmin"} & set(found)
 
 
+def test_adam_of_all_parameters_at_a_time_is_mxnets_on_any_processor():
+    load_kernels()
+    found = []
+    for fused in (True, False):
+        random = np.random.default_rng(3)
+        adam = Adam(fused, learning_rate=0.01)
+        weights = [mx.nd.array(random.normal(size=shape)) for shape in ((3, 4), (5,), (2, 1, 3, 3))]
+        states = [adam.create_state(i, weight) for i, weight in enumerate(weights)]
+        for _ in range(4):
+            adam.update(range(3), weights, [mx.nd.array(random.normal(size=one.shape)) for one in weights], states)
+        changed = [*weights, *(moment for state in states for moment in state)]
+        found.append(np.concatenate([one.asnumpy().ravel() for one in changed]))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=2e-6)
+
+
 @pytest.mark.fused_operators
 def test_what_is_trained_is_seen_by_the_search():
     """MXNet does not tell when it has changed an array of its own: the codebook, behind what stops gradients."""
@@ -166,6 +182,7 @@ def test_threads_change_in_what_order_is_summed_and_no_more(tmp_path):
     code = """
 import sys, numpy as np
 from vqvae_gluon.config import PRESETS
+from vqvae_gluon.training.adam import Adam
 from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.learner import Learner
 images = np.random.default_rng(1).integers(0, 256, (96, 28, 28, 1)).astype(np.uint8)

@@ -18,6 +18,8 @@ import ctypes
 import importlib
 import os
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -78,3 +80,22 @@ def mxnet_reason(error: Exception) -> str:
 
 
 mx = import_mxnet()
+
+
+def call_operator(name: str, inputs: Sequence[Any], attributes: Mapping[str, object]) -> list[Any]:
+    """Call an operator of MXNet's registry at once, whether or not MXNet has made a Python function of it.
+
+    Args:
+        inputs: ``mx.nd.NDArray``.
+        attributes: as they would stand in a symbol file; what is no text is written as text.
+
+    Returns:
+        All its outputs, ``mx.nd.NDArray``.
+
+    Raises:
+        mx.MXNetError: there is no such operator, or it does not take these.
+    """
+    handle = ctypes.c_void_p()
+    mx.base.check_call(mx.base._LIB.NNGetOpHandle(name.encode(), ctypes.byref(handle)))
+    keys, values = list(attributes), list(attributes.values())
+    return mx._ctypes.ndarray._imperative_invoke(handle.value, inputs, keys, values, None, False, True)

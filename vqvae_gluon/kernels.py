@@ -4,6 +4,7 @@ import ctypes
 import os
 from functools import cache
 from pathlib import Path
+from threading import Lock
 
 from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import RuntimeFailure
@@ -15,6 +16,7 @@ FUSED_OPERATOR = "_vqvae_fused"  # of inference
 # What is said of a runtime of fused operators that has none, and why.
 MXNET_ALONE = "{} runs MXNet's own operators alone, no fused ones: {}"
 _BUILT = Path(__file__).resolve().parents[1] / "cpp_bindings" / "build" / "libvqvae_kernels.so"
+_LOADING = Lock()
 
 
 @cache
@@ -27,12 +29,14 @@ def load_kernels() -> Path:
     path = Path(os.environ.get(KERNELS_VARIABLE, _BUILT)).absolute()
     if not path.is_file():
         raise RuntimeFailure(path, f"is missing; build it with 'bash build.sh cpp', or set {KERNELS_VARIABLE}")
-    if FUSED_OPERATOR in mx.operator.get_all_registered_operators():
-        return path  # A program may have loaded it by itself; MXNet takes it only once.
-    try:
-        mx.library.load(str(path), verbose=False)
-    except mx.MXNetError as error:
-        raise RuntimeFailure(path, f"could not be loaded ({error})") from error
+    with _LOADING:
+        if FUSED_OPERATOR in mx.operator.get_all_registered_operators():
+            return path  # A program may have loaded it by itself; MXNet takes it only once.
+        try:
+            # ``mx.library.load`` would make a Python function of each operator anew, of all that MXNet has.
+            mx.base.check_call(mx.base._LIB.MXLoadLib(str(path).encode(), ctypes.c_uint(False)))
+        except mx.MXNetError as error:
+            raise RuntimeFailure(path, f"could not be loaded ({error})") from error
     return path
 
 

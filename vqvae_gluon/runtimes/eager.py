@@ -1,6 +1,5 @@
 """Gluon without hybridization: one operator at a time, each called imperatively."""
 
-import ctypes
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
@@ -9,7 +8,7 @@ import numpy as np
 from vqvae_gluon.artifacts.binding import read_network, require_binding
 from vqvae_gluon.artifacts.bundle import GraphFiles
 from vqvae_gluon.artifacts.graph import Node, Output
-from vqvae_gluon.compat import mx
+from vqvae_gluon.compat import call_operator, mx
 from vqvae_gluon.errors import RuntimeFailure
 from vqvae_gluon.runtimes.base import PythonRuntime, Recorded, why_not_run
 
@@ -49,8 +48,5 @@ class EagerRuntime(PythonRuntime):
 def invoke(node: Node, inputs: list["mx.nd.NDArray"]) -> list["mx.nd.NDArray"]:
     if node.subgraphs:
         raise RuntimeFailure(node.name, f"{node.operator} is control flow, which is not run eagerly")
-    handle = ctypes.c_void_p()
-    mx.base.check_call(mx.base._LIB.NNGetOpHandle(node.operator.encode(), ctypes.byref(handle)))
     attributes = {key: value for key, value in node.attributes.items() if not key.startswith("__")}
-    call = mx._ctypes.ndarray._imperative_invoke
-    return call(handle.value, inputs, list(attributes), list(attributes.values()), None, False, True)
+    return call_operator(node.operator, inputs, attributes)
