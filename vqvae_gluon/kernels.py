@@ -13,6 +13,7 @@ KERNELS_VARIABLE = "VQVAE_KERNELS"
 # What MXNet calls the two ways in which the library takes parts of a graph: to run them, and to train them.
 INFERENCE, TRAINING = "vqvae", "vqvae_training"
 FUSED_OPERATOR = "_vqvae_fused"  # of inference
+ADAM_OPERATOR = "_vqvae_adam"  # the last that the library registers
 # What is said of a runtime of fused operators that has none, and why.
 MXNET_ALONE = "{} runs MXNet's own operators alone, no fused ones: {}"
 _BUILT = Path(__file__).resolve().parents[1] / "cpp_bindings" / "build" / "libvqvae_kernels.so"
@@ -30,9 +31,10 @@ def load_kernels() -> Path:
     if not path.is_file():
         raise RuntimeFailure(path, f"is missing; build it with 'bash build.sh cpp', or set {KERNELS_VARIABLE}")
     with _LOADING:
-        if FUSED_OPERATOR in mx.operator.get_all_registered_operators():
+        if ADAM_OPERATOR in mx.operator.get_all_registered_operators():
             return path  # A program may have loaded it by itself; MXNet takes it only once.
         try:
+            mx.nd.waitall()  # Loading changes the tables that running operators read.
             # ``mx.library.load`` would make a Python function of each operator anew, of all that MXNet has.
             mx.base.check_call(mx.base._LIB.MXLoadLib(str(path).encode(), ctypes.c_uint(False)))
         except mx.MXNetError as error:

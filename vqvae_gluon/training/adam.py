@@ -3,6 +3,7 @@
 import math
 
 from vqvae_gluon.compat import call_operator, mx
+from vqvae_gluon.kernels import ADAM_OPERATOR
 
 _TOGETHER = 45  # MXNet's operator takes no more.
 
@@ -37,7 +38,7 @@ class Adam(mx.optimizer.Adam):
         constants = {"beta1": self.beta1, "beta2": self.beta2, "epsilon": self.epsilon}
         if self._is_fused:
             arrays = [*weight, *grad, *means, *variances]
-            call_operator("_vqvae_adam", arrays, {"rates": tuple(rates), "scale": self.rescale_grad, **constants})
+            call_operator(ADAM_OPERATOR, arrays, {"rates": tuple(rates), "scale": self.rescale_grad, **constants})
         else:
             count = len(rates)
             mx.nd.contrib.multi_adamw_update(
