@@ -182,7 +182,6 @@ def test_threads_change_in_what_order_is_summed_and_no_more(tmp_path):
     code = """
 import sys, numpy as np
 from vqvae_gluon.config import PRESETS
-from vqvae_gluon.training.adam import Adam
 from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.learner import Learner
 images = np.random.default_rng(1).integers(0, 256, (96, 28, 28, 1)).astype(np.uint8)

@@ -34,8 +34,7 @@ def load_kernels() -> Path:
         if ADAM_OPERATOR in mx.operator.get_all_registered_operators():
             return path  # A program may have loaded it by itself; MXNet takes it only once.
         try:
-            mx.nd.waitall()  # Loading changes the tables that running operators read.
-            # ``mx.library.load`` would make a Python function of each operator anew, of all that MXNet has.
+            # MXNet's Python would make a function of each of its thousand operators anew, which takes half a second.
             mx.base.check_call(mx.base._LIB.MXLoadLib(str(path).encode(), ctypes.c_uint(False)))
         except mx.MXNetError as error:
             raise RuntimeFailure(path, f"could not be loaded ({error})") from error
