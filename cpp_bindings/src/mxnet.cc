@@ -2,8 +2,10 @@
 
 #include <dlfcn.h>
 #include <sched.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <mutex>
@@ -102,8 +104,6 @@ void* open() {
     throw RuntimeFailure(kLibrary, std::string("could not be loaded (") + dlerror() + "); set " + kPathVariable +
                                        " to the file of MXNet 1.9.1");
   }
-  // What is registered now is called before libmxnet's own destructors.
-  if (std::atexit([] { gone = true; }) != 0) throw RuntimeFailure(kLibrary, "could not be loaded (atexit)");
   const char* threads = std::getenv(kThreadsVariable);
   static const std::string kept = threads == nullptr ? "" : threads;
   loaded_threads = kept.c_str();
@@ -143,6 +143,26 @@ void run_once(const Api& api) {
   done(api.MXSymbolFree(symbol));
 }
 
+// MXNet's threads free what belonged to a predictor some time after it was freed here. This waits for them at exit,
+// before libmxnet's destructors take down what they use. What an operation held is dropped only after it counts as
+// done, and may free more: the next operation of the same thread shows that it has been dropped. A thread of MXNet's
+// own that crashed and calls exit must not wait for itself.
+void finish_at_exit() {
+  gone = true;
+  const bool is_main_thread = gettid() == getpid();
+  if (!is_main_thread || inside != 0) return;
+  constexpr int kNested = 4;  // Graphs hold operators, and these arrays; one more to be sure.
+  struct {
+    std::int32_t type = kCpu;
+    std::int32_t number = 0;
+  } device;  // mxnet::Context
+  for (int i = 0; i < kNested; ++i) {
+    api().MXNDArrayWaitAll();
+    api().MXEnginePushSync([](void*, void*) {}, nullptr, nullptr, &device, nullptr, 0, nullptr, 0, nullptr, 0, "end");
+  }
+  api().MXNDArrayWaitAll();
+}
+
 Api load() {
   void* library = open();
   Api api;
@@ -154,6 +174,8 @@ Api load() {
   const char** operators = nullptr;
   if (api.MXListAllOpNames(&size, &operators) != 0) throw RuntimeFailure(kLibrary, reason(api.MXGetLastError()));
   run_once(api);
+  // What is registered now is called before the destructors of libmxnet, and of what it has made until now.
+  if (std::atexit(finish_at_exit) != 0) throw RuntimeFailure(kLibrary, "could not be loaded (atexit)");
   return api;
 }
 

@@ -49,6 +49,7 @@ namespace vqvae::mxnet {
   X(MXNDArrayGetDType)            \
   X(MXNDArrayWaitToRead)          \
   X(MXNDArrayWaitAll)             \
+  X(MXEnginePushSync)             \
   X(MXCreateCachedOpEx)           \
   X(MXFreeCachedOp)               \
   X(MXInvokeCachedOpEx)           \
