@@ -19,7 +19,10 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.9,<3.13",
     packages=find_packages(include=["vqvae_gluon", "vqvae_gluon.*"]),
-    package_data={"vqvae_gluon.parity": ["templates/*.html", "templates/*.css", "templates/repro_*"]},
+    package_data={
+        "vqvae_gluon.artifacts": ["operators.json"],
+        "vqvae_gluon.parity": ["templates/*.html", "templates/*.css", "templates/repro_*"],
+    },
     install_requires=[
         "mxnet==1.9.1",
         "numpy>=1.23,<2",

@@ -79,6 +79,15 @@ def mxnet_reason(error: Exception) -> str:
     return told[-1] if told else type(error).__name__
 
 
+def forget_range_errors() -> None:
+    """Called before MXNet reads attributes: it takes an infinity for an overflow if ``errno`` still says so of what
+    this thread did before."""
+    _errno_location().contents.value = 0
+
+
+_errno_location = ctypes.CDLL(None).__errno_location
+_errno_location.restype = ctypes.POINTER(ctypes.c_int)
+
 mx = import_mxnet()
 
 

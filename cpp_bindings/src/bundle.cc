@@ -85,8 +85,8 @@ Manifest check_manifest(const Json& document) {
 }
 
 Export make_export(const Bytes& symbol, const std::filesystem::path& symbol_path, const Bytes& params,
-                   const std::filesystem::path& params_path) {
-  Graph graph = parse_graph(symbol, symbol_path.string());
+                   const std::filesystem::path& params_path, Operators which) {
+  Graph graph = parse_graph(symbol, symbol_path.string(), which);
   Parameters parameters = parse_parameters(params, params_path.string());
   return {std::move(graph), std::move(parameters), params_path.string()};
 }
@@ -143,7 +143,7 @@ Manifest told_by_graphs(const std::filesystem::path& directory, const Bundle& bu
 
 Export read_export(const std::filesystem::path& symbol, const std::filesystem::path& params) {
   const Bytes graph = read_file(symbol, kMaxSymbolBytes);
-  return make_export(graph, symbol, read_file(params, kMaxParamsBytes), params);
+  return make_export(graph, symbol, read_file(params, kMaxParamsBytes), params, Operators::kAll);
 }
 
 Manifest parse_manifest(const Bytes& bytes, const std::string& name) {
@@ -178,7 +178,8 @@ Bundle read_bundle(const std::filesystem::path& directory, bool verify) {
   };
   const auto half = [&](const std::string& symbol, const std::string& params) {
     const Bytes graph = read(symbol, kMaxSymbolBytes);
-    return make_export(graph, directory / symbol, read(params, kMaxParamsBytes), directory / params);
+    return make_export(graph, directory / symbol, read(params, kMaxParamsBytes), directory / params,
+                       Operators::kOfBundles);
   };
   Bundle bundle;
   bundle.encoder = half(file_names()[0], file_names()[1]);

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "document.hpp"
+#include "operators.hpp"
 #include "refusal.hpp"
 #include "vqvae/error.hpp"
 
@@ -20,6 +21,11 @@ using Json = nlohmann::json;
 constexpr std::size_t kMaxNodes = 1000000;
 
 class Unsound : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+class RefusedOperator : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;
 };
@@ -66,7 +72,10 @@ void check_attribute(const std::string& name, const Node& node) {
   if (type || storage) throw Unsound(name + " of " + node.name + " is " + value);
 }
 
-Node read_node(const Json& row, std::size_t place) {
+void check_subgraph(const Json& document, Operators which);
+
+// A node at a place of its graph.
+Node read_node(const Json& row, std::size_t place, Operators which) {
   if (!row.at("inputs").is_array()) throw Unsound("a node has no list of inputs");
   Node node;
   node.name = row.at("name").get<std::string>();
@@ -82,38 +91,66 @@ Node read_node(const Json& row, std::size_t place) {
       check_attribute(name, node);
     }
   }
+  if (node.op == "null" && !node.inputs.empty()) throw Unsound("the variable " + node.name + " has inputs");
+  if (node.has_subgraphs) {
+    for (const Json& subgraph : row.at("subgraphs")) check_subgraph(subgraph, which);
+  }
+  if (const std::string why = operator_objection(node.op, which); !why.empty()) {
+    throw RefusedOperator(node.name + ": " + why);
+  }
+  if (const std::string why = attribute_objection(node.attributes, node.inputs.size()); !why.empty()) {
+    throw Unsound(node.name + ": " + why);
+  }
   return node;
 }
 
-// Returns whether nodes were renamed.
-bool check_nodes(Json* document, Graph* graph) {
-  bool renamed = false;
-  std::map<std::string, std::size_t> calls;
-  std::set<std::string> taken;
-  Json& rows = document->at("nodes");
+const Json& rows_of(const Json& document) {
+  const Json& rows = document.at("nodes");
   if (!rows.is_array() || rows.empty() || rows.size() > kMaxNodes) {
     throw Unsound("its list of nodes is empty or too long");
   }
-  std::vector<std::size_t> variables;
-  for (std::size_t i = 0; i < rows.size(); ++i) {
-    renamed = make_unique(&rows[i], taken, &calls) || renamed;
-    Node node = read_node(rows[i], i);
-    if (node.op == "null") {
-      if (!node.inputs.empty()) throw Unsound("the variable " + node.name + " has inputs");
-      variables.push_back(i);
-    }
-    taken.insert(node.name);
-    graph->nodes.push_back(std::move(node));
-  }
+  return rows;
+}
+
+// What a graph says beside its nodes. `variables` are their places. Returns its outputs.
+std::vector<Reference> check_ends(const Json& document, const std::vector<std::size_t>& variables, std::size_t nodes) {
   std::vector<std::size_t> arguments;
-  for (const Json& argument : document->at("arg_nodes")) {
+  for (const Json& argument : document.at("arg_nodes")) {
     if (!argument.is_number_unsigned()) throw Unsound("arg_nodes are not its variables");
     arguments.push_back(argument.get<std::size_t>());
   }
   std::sort(arguments.begin(), arguments.end());
   if (arguments != variables) throw Unsound("arg_nodes are not its variables");
-  if (!document->at("heads").is_array() || document->at("heads").empty()) throw Unsound("it has no output");
-  graph->outputs = references(document->at("heads"), rows.size());
+  if (!document.at("heads").is_array() || document.at("heads").empty()) throw Unsound("it has no output");
+  return references(document.at("heads"), nodes);
+}
+
+// The graph within a node, whose variables are bound by their places.
+void check_subgraph(const Json& document, Operators which) {
+  const Json& rows = rows_of(document);
+  std::vector<std::size_t> variables;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    if (read_node(rows[i], i, which).op == "null") variables.push_back(i);
+  }
+  check_ends(document, variables, rows.size());
+}
+
+// Returns whether nodes were renamed.
+bool check_nodes(Json* document, Graph* graph, Operators which) {
+  bool renamed = false;
+  std::map<std::string, std::size_t> calls;
+  std::set<std::string> taken;
+  rows_of(*document);
+  Json& rows = document->at("nodes");
+  std::vector<std::size_t> variables;
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    renamed = make_unique(&rows[i], taken, &calls) || renamed;
+    Node node = read_node(rows[i], i, which);
+    if (node.op == "null") variables.push_back(i);
+    taken.insert(node.name);
+    graph->nodes.push_back(std::move(node));
+  }
+  graph->outputs = check_ends(*document, variables, rows.size());
   return renamed;
 }
 
@@ -133,16 +170,18 @@ std::string Node::attribute(const std::string& key, const std::string& otherwise
   return found == attributes.end() ? otherwise : found->second;
 }
 
-Graph parse_graph(const Bytes& bytes, const std::string& name) {
+Graph parse_graph(const Bytes& bytes, const std::string& name, Operators which) {
   Graph graph{name, std::string(bytes.begin(), bytes.end()), {}, {}, false};
   try {
     Json document = parse_document(bytes, name, "give the -symbol.json that net.export(prefix) writes");
-    if (check_nodes(&document, &graph)) graph.json = document.dump();
+    if (check_nodes(&document, &graph, which)) graph.json = document.dump();
     graph.numpy = is_numpy(document);
   } catch (const Json::exception& error) {
     throw InputError(name, std::string("is not a sound MXNet graph (") + error.what() + "); " + kSymbolFile);
   } catch (const Unsound& error) {
     throw InputError(name, std::string("is not a sound MXNet graph (") + error.what() + "); " + kSymbolFile);
+  } catch (const RefusedOperator& error) {
+    throw InputError(name, graph_refusal(error.what()));
   }
   return graph;
 }

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -225,6 +226,8 @@ Binding::~Binding() {
   api_.MXNDArrayWaitAll();
   unsetenv(kFusionVariable);
 }
+
+void forget_range_errors() { errno = 0; }
 
 std::string last_error() { return reason(api().MXGetLastError()); }
 

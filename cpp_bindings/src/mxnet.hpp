@@ -143,6 +143,10 @@ class Binding {
   bool set_;
 };
 
+// Called before MXNet reads attributes: it takes an infinity for an overflow if errno still says so of what this thread
+// did before.
+void forget_range_errors();
+
 // The reason that the last failed call gave.
 std::string last_error();
 

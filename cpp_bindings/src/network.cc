@@ -25,6 +25,9 @@ namespace {
 using mxnet::api;
 using mxnet::check;
 
+// Of all nodes of a graph.
+constexpr std::size_t kMaxOutputs = 1000000;
+
 // Of an element, for estimates: nearly all are float32.
 constexpr std::size_t kElementBytes = 4;
 
@@ -150,6 +153,7 @@ Inferred infer(SymbolHandle symbol, const NamedShapeMap& inputs, const Graph& gr
 // How many outputs a node has, as MXNet itself makes one of it alone. MXNet follows a number of an output or a missing
 // input of a file into memory that is not there.
 std::size_t prove(const Node& node, const std::string& what) {
+  mxnet::forget_range_errors();
   const auto refuse = [&](const std::string& why) {
     return InputError(what, "is refused by MXNet: " + graph_refusal(node.name + ": " + why));
   };
@@ -192,13 +196,16 @@ void prove(const Graph& graph) {
       }
     }
   };
+  std::size_t total = 0;
   for (const Node& node : graph.nodes) {
     check_outputs(node.inputs);
-    if (node.has_subgraphs) {
-      // Control flow has as many as its subgraph gives, which MXNet does not tell of a node alone.
-      counts.push_back(std::numeric_limits<std::size_t>::max());
-    } else {
-      counts.push_back(node.op == "null" ? 1 : prove(node, graph.name));
+    const std::size_t count = node.op == "null" || node.has_subgraphs ? 1 : prove(node, graph.name);
+    // What has a subgraph gives what that gives, which MXNet does not tell of a node alone.
+    counts.push_back(node.has_subgraphs ? std::numeric_limits<std::size_t>::max() : count);
+    total += count;
+    if (total > kMaxOutputs) {
+      throw InputError(graph.name, "is refused by MXNet: " + node.name + ": the graph has more than " +
+                                       std::to_string(kMaxOutputs) + " outputs of nodes; " + kSymbolFile);
     }
   }
   check_outputs(graph.outputs);
@@ -221,6 +228,7 @@ class Network::Impl {
     const mxnet::ShapeRules rules(network.graph.numpy);
     const mxnet::InUse use;
     SymbolHandle handle = nullptr;
+    mxnet::forget_range_errors();
     if (api().MXSymbolCreateFromJSON(json_.c_str(), &handle) != 0) {
       throw InputError(bound_.file, "is refused by MXNet: " + graph_refusal(mxnet::last_error()));
     }

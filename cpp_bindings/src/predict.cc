@@ -67,6 +67,7 @@ class Predict final : public Runner {
     }
     std::vector<const char*> typed = shapes.names;
     for (const auto& [name, parameter] : bound_.parameters) shapes.add(name, parameter.shape);
+    mxnet::forget_range_errors();
     PredictorHandle handle = nullptr;
     check(api().MXPredCreateEx(json_.c_str(), bound_.params.data(), static_cast<int>(bound_.params.size()), mxnet::kCpu,
                                0, shapes.size(), shapes.names.data(), shapes.begins.data(), shapes.extents.data(),

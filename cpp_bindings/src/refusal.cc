@@ -20,11 +20,14 @@ struct Row {
 
 const std::vector<Row>& of_graphs() {
   static const std::vector<Row> table = {
-      {"Cannot find custom operator",
+      {"Cannot find custom operator|calls a function of the program",
        "the operator is written in Python, and exists only in a Python process that registers it: build the network "
        "of MXNet's own operators"},
       {"there is no operator|is not registered",
        "MXNet 1.9.1 does not have it: build the network of MXNet's own operators"},
+      {"is refused: it ",
+       "build the network of operators that compute tensors from tensors; where you trust the file, allow this one "
+       "(--allow-operator NAME)"},
       {"", kSymbolFile}};
   return table;
 }

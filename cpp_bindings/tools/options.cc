@@ -64,6 +64,11 @@ void add_options(CLI::App* app, Options* options) {
       ->check(CLI::Range(1, kMax))
       ->capture_default_str()
       ->group("Running");
+  app->add_option("--allow-operator", options->allowed_operators,
+                  "an MXNet operator that the graphs may hold although it is refused, for files that you trust; "
+                  "several times")
+      ->allow_extra_args(false)
+      ->group("Running");
   app->add_option("--repeat", options->repeat, "run everything so many times, for times; all must give the same bits")
       ->check(CLI::Range(1, kMax))
       ->capture_default_str()

@@ -25,6 +25,7 @@ struct Options {
   int batch = 64;
   int repeat = 1;
   int memory = 512;  // MiB
+  std::vector<std::string> allowed_operators;
   bool json = false;
   bool quiet = false;
   std::string symbol;  // From here on: plain exports.

@@ -18,6 +18,7 @@
 #include "results.hpp"
 #include "vqvae/bundle.hpp"
 #include "vqvae/error.hpp"
+#include "vqvae/graph.hpp"
 #include "vqvae/predictor.hpp"
 #include "vqvae/threads.hpp"
 
@@ -36,6 +37,12 @@ vqvae::Predictor open(const Options& options) {
 
 void run(const Options& options) {
   if (options.threads > 0) vqvae::use_threads(options.threads);
+  for (const std::string& name : options.allowed_operators) {
+    vqvae::trust_operator(name);
+    std::cerr << vqvae::one_line("reconstruct: warning: the operator " + name +
+                                 " is run where a graph holds it, whatever it does (--allow-operator)")
+              << '\n';
+  }
   if (options.is_plain()) {
     trace_export(options);
     return;

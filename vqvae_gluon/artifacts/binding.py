@@ -11,11 +11,11 @@ from typing import Optional
 import numpy as np
 
 from vqvae_gluon.artifacts.bundle import GraphFiles, graph_files
-from vqvae_gluon.artifacts.graph import Graph, Node, Output, parse_graph, read_graph
+from vqvae_gluon.artifacts.graph import Graph, Node, Output, parse_graph, read_symbol
 from vqvae_gluon.artifacts.parameters import full_names, has_prefix, read_parameters
 from vqvae_gluon.artifacts.proof import prove
 from vqvae_gluon.artifacts.refusals import SHAPES, graph_refusal, shape_refusal
-from vqvae_gluon.compat import mx, mxnet_reason
+from vqvae_gluon.compat import forget_range_errors, mx, mxnet_reason
 from vqvae_gluon.errors import InputError
 
 _SHAPES = "shapes do not fit"
@@ -93,12 +93,14 @@ def read_network(files: GraphFiles) -> Network:
     Raises:
         InputError: a file is missing or not sound.
     """
-    sound = read_graph(files.symbol)  # MXNet follows references into memory that is not there.
+    text = read_symbol(files.symbol)
+    sound = parse_graph(text, files.symbol, files.of_bundle)  # MXNet believes whatever a file says.
     stored = read_parameters(files.params)
     try:
         with mx.util.np_shape(sound.numpy):
-            symbol = mx.sym.load(str(files.symbol))
-            graph = parse_graph(symbol.tojson(), files.symbol)
+            forget_range_errors()
+            symbol = mx.sym.load_json(text.decode())
+            graph = parse_graph(symbol.tojson(), files.symbol, files.of_bundle)
             prove(graph)
             internals = mx.sym.load_json(graph.to_json()).get_internals()
     except mx.MXNetError as error:

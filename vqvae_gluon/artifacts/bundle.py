@@ -5,7 +5,7 @@ import json
 import re
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -28,10 +28,15 @@ _OF_ANOTHER_VERSION = "use the version of vqvae-gluon that wrote it, or copy the
 
 @dataclass(frozen=True)
 class GraphFiles:
-    """One exported network: Gluon's pair of files."""
+    """One exported network: Gluon's pair of files.
+
+    Attributes:
+        of_bundle: they belong to a bundle, whose graphs may hold fewer operators.
+    """
 
     symbol: Path
     params: Path
+    of_bundle: bool = False
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Bundle:
 
     def graph(self, stage: str) -> GraphFiles:
         """The files of the ``encoder`` or the ``decoder``."""
-        return graph_files(self.path, stage)
+        return replace(graph_files(self.path, stage), of_bundle=True)
 
     def damage(self) -> Optional[str]:
         """What of the files is not as the manifest says: one line naming the file, or None."""

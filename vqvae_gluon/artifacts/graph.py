@@ -5,12 +5,13 @@
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Union
 
 from vqvae_gluon.artifacts.document import parse_document
-from vqvae_gluon.artifacts.refusals import SYMBOL_FILE
+from vqvae_gluon.artifacts.operators import RefusedOperator, check_attributes, check_operator
+from vqvae_gluon.artifacts.refusals import SYMBOL_FILE, graph_refusal
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import read_file
 
@@ -86,32 +87,48 @@ class Graph:
         variables = [index for index, node in enumerate(self.nodes) if node.is_variable]
         heads = [[at[name], index, 0] for name, index in self.outputs]
         attributes = {"mxnet_version": ["int", _WRITTEN_AS], **({_NUMPY: ["int", 1]} if self.numpy else {})}
-        return json.dumps({"nodes": rows, "arg_nodes": variables, "heads": heads, "attrs": attributes})
+        document = {"nodes": rows, "arg_nodes": variables, "heads": heads, "attrs": attributes}
+        return json.dumps(document, ensure_ascii=False)  # MXNet does not read the other form of these letters.
 
 
-def read_graph(path: Path) -> Graph:
+def read_graph(path: Path, of_bundle: bool = False) -> Graph:
     """Read a symbol file.
 
+    Args:
+        of_bundle: the graph is one of a bundle, which may hold fewer operators.
+
     Raises:
-        InputError: the file is missing, is no symbol file, or its references are not sound.
+        InputError: the file is missing, is no symbol file, its references are not sound, or it holds operators or
+            numbers that MXNet is not to be asked for.
     """
-    return parse_graph(read_file(path, _MAX_BYTES, f"; {_WANTED}"), path)
+    return parse_graph(read_symbol(path), path, of_bundle)
 
 
-def parse_graph(text: Union[str, bytes], path: Path) -> Graph:
+def read_symbol(path: Path) -> bytes:
+    """What a symbol file holds, for :func:`parse_graph`.
+
+    Raises:
+        InputError: the file is missing or far too long.
+    """
+    return read_file(path, _MAX_BYTES, f"; {_WANTED}")
+
+
+def parse_graph(text: Union[str, bytes], path: Path, of_bundle: bool = False) -> Graph:
     """The graph of a symbol file's text; the path is for messages. See :func:`read_graph`."""
     document = parse_document(text.encode() if isinstance(text, str) else text, path, _WANTED)
     try:
-        nodes = _nodes(document)
+        nodes = _nodes(document, of_bundle)
         outputs = tuple((nodes[head[0]].name, head[1]) for head in document["heads"])
         return Graph(Path(path), nodes, outputs, _is_numpy(document))
+    except RefusedOperator as error:
+        raise InputError(path, graph_refusal(str(error))) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(path, f"is not a sound MXNet graph ({error}); {SYMBOL_FILE}") from error
 
 
 def is_numpy(path: Path) -> bool:
     """Whether a symbol file's graph is one of NumPy's rules; see :func:`read_graph`. Quick where it is not."""
-    data = read_file(path, _MAX_BYTES, f"; {_WANTED}")
+    data = read_symbol(path)
     return f'"{_NUMPY}"'.encode() in data and parse_graph(data, path).numpy
 
 
@@ -123,7 +140,12 @@ def _is_numpy(document: Any) -> bool:
     return type(value[1]) is int and value[1] in (1, 2)  # For a thread, or for all.
 
 
-def _nodes(document: Any) -> tuple[Node, ...]:
+def _nodes(document: Any, of_bundle: bool, within: bool = False) -> tuple[Node, ...]:
+    """The nodes of a graph, checked.
+
+    Args:
+        within: the graph is a subgraph of a node, whose variables are bound by their places.
+    """
     rows = document["nodes"]
     if not isinstance(rows, list) or not 0 < len(rows) <= _MAX_NODES:
         raise ValueError("its list of nodes is empty or too long")
@@ -131,20 +153,10 @@ def _nodes(document: Any) -> tuple[Node, ...]:
     taken: set[str] = set()
     calls: dict[str, int] = {}
     for row in rows:
-        if not all(isinstance(row[key], kind) for key, kind in (("name", str), ("op", str), ("inputs", list))):
-            raise ValueError("a node has no name, operator and list of inputs")
-        for reference in row["inputs"]:
-            _check_reference(reference, len(nodes))
-        inputs = tuple((nodes[reference[0]].name, reference[1]) for reference in row["inputs"])
-        # Old versions of MXNet wrote "attr", and before that "param".
-        attributes = {**row.get("param", {}), **row.get("attr", {}), **row.get("attrs", {})}
-        _check_attributes(attributes, row["name"])
-        name = _unique(row["name"], taken, calls, variable=row["op"] == "null")
-        node = Node(name, row["op"], attributes, inputs, tuple(row.get("subgraphs", ())))
-        if node.is_variable and inputs:
-            raise ValueError(f"the variable {node.name} has inputs")
+        node = _node(row, nodes, of_bundle)
+        name = _unique(node.name, taken, calls, variable=node.is_variable and not within)
         taken.add(name)
-        nodes.append(node)
+        nodes.append(node if name == node.name else replace(node, name=name))
     variables = [index for index, node in enumerate(nodes) if node.is_variable]
     if any(type(index) is not int for index in document["arg_nodes"]) or sorted(document["arg_nodes"]) != variables:
         raise ValueError("arg_nodes are not its variables")
@@ -153,6 +165,31 @@ def _nodes(document: Any) -> tuple[Node, ...]:
     for reference in document["heads"]:
         _check_reference(reference, len(nodes))
     return tuple(nodes)
+
+
+def _node(row: Any, before: list[Node], of_bundle: bool) -> Node:
+    """A node, which may refer to those before it."""
+    if not all(isinstance(row[key], kind) for key, kind in (("name", str), ("op", str), ("inputs", list))):
+        raise ValueError("a node has no name, operator and list of inputs")
+    for reference in row["inputs"]:
+        _check_reference(reference, len(before))
+    inputs = tuple((before[reference[0]].name, reference[1]) for reference in row["inputs"])
+    # Old versions of MXNet wrote "attr", and before that "param".
+    attributes = {**row.get("param", {}), **row.get("attr", {}), **row.get("attrs", {})}
+    node = Node(row["name"], row["op"], attributes, inputs, tuple(row.get("subgraphs", ())))
+    if node.is_variable and inputs:
+        raise ValueError(f"the variable {node.name} has inputs")
+    for subgraph in node.subgraphs:
+        _nodes(subgraph, of_bundle, within=True)
+    try:
+        check_operator(node.operator, of_bundle)
+        _check_attributes(attributes)
+        check_attributes(attributes, len(inputs))
+    except RefusedOperator as error:
+        raise RefusedOperator(f"{node.name}: {error}") from error
+    except ValueError as error:
+        raise ValueError(f"{node.name}: {error}") from error
+    return node
 
 
 def _unique(name: str, taken: set[str], calls: dict[str, int], variable: bool) -> str:
@@ -168,13 +205,13 @@ def _unique(name: str, taken: set[str], calls: dict[str, int], variable: bool) -
     return f"{name}~{calls[name]}"
 
 
-def _check_attributes(attributes: dict[str, Any], node: str) -> None:
+def _check_attributes(attributes: dict[str, Any]) -> None:
     """MXNet takes the numbers of types and storages as they come."""
     for name, value in attributes.items():
         if not isinstance(value, str):
-            raise ValueError(f"the attribute {name} of {node} is no text")
+            raise ValueError(f"the attribute {name} is no text")
         if (name == "__dtype__" and value not in _TYPES) or (name == "__storage_type__" and value != "0"):
-            raise ValueError(f"{name} of {node} is {value}")
+            raise ValueError(f"{name} is {value}")
 
 
 def _check_reference(reference: Any, limit: int) -> None:

@@ -13,13 +13,19 @@ _CAST = "cast the network by net.cast('float32') before net.export(prefix)"
 # MXNet's words, and the remedy: of a graph that is refused,
 _OF_GRAPHS = (
     (
-        re.compile("Cannot find custom operator"),
+        re.compile("Cannot find custom operator|calls a function of the program"),
         "the operator is written in Python, and exists only in a process that registers it: import its module before "
         "vqvae_gluon.parity.compare; for other programs, build the network of MXNet's own operators",
     ),
     (
         re.compile("there is no operator|is not registered"),
-        "MXNet 1.9.1 does not have it: load the library that does, or build the network of MXNet's own operators",
+        "MXNet 1.9.1 does not have it: build the network of MXNet's own operators, or load the library that has it and "
+        "allow it (--allow-operator NAME)",
+    ),
+    (
+        re.compile("is refused: it "),
+        "build the network of operators that compute tensors from tensors; where you trust the file, allow this one "
+        "(--allow-operator NAME)",
     ),
     (re.compile(""), SYMBOL_FILE),
 )

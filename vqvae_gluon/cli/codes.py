@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vqvae_gluon.cli.words import Commands, fail, positive
+from vqvae_gluon.cli.words import Commands, add_trust, fail, positive
 from vqvae_gluon.errors import DONE, FAILED, REJECTED, UsageError
 from vqvae_gluon.workers import processor_count
 
@@ -33,6 +33,7 @@ def add_to(commands: Commands) -> None:
         help="an .npy file, int32 (N, h, w), or a .vq file, for images of one size; or a directory for a .vq file of"
         " each (default: codes.npy)",
     )
+    add_trust(encode)
 
     folder = commands.add(
         "encode-folder",
@@ -73,6 +74,7 @@ def add_to(commands: Commands) -> None:
         help=".vq files, directories of them, int32 .npy files (N, h, w), or - for standard input",
     )
     decode.add_argument("--output", type=Path, default=Path("decoded"), metavar="DIR", help="default: decoded")
+    add_trust(decode)
 
     reconstruct = commands.add(
         "reconstruct",
@@ -85,6 +87,7 @@ def add_to(commands: Commands) -> None:
     reconstruct.add_argument(
         "--output", type=Path, default=Path("reconstructions"), metavar="DIR", help="default: reconstructions"
     )
+    add_trust(reconstruct)
 
 
 def _encode(options: argparse.Namespace) -> int:

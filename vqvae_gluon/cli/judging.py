@@ -15,6 +15,7 @@ from vqvae_gluon.cli.words import (
     PSNR_LOST,
     RUNTIME_NAMES,
     Commands,
+    add_trust,
     decibels,
     positive,
     seed,
@@ -140,6 +141,7 @@ def _add_subject(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--count", type=positive, metavar="N", help="how many of them (default: all; one batch)")
     command.add_argument("--seed", type=seed, default=0, metavar="N", help="of the random numbers (default: 0)")
+    add_trust(command)
 
 
 def _add_memory(command: argparse.ArgumentParser) -> None:

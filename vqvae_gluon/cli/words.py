@@ -81,6 +81,23 @@ class Commands:
         return command
 
 
+def warn(message: str) -> None:
+    """Tell what does not end the program."""
+    print(f"{PROGRAM}: warning: {one_line(message)}", file=sys.stderr)
+
+
+def add_trust(command: argparse.ArgumentParser) -> None:
+    """The option that lets graphs hold operators which are refused."""
+    command.add_argument(
+        "--allow-operator",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="an MXNet operator that the graphs may hold although it is refused, for files that you trust; several"
+        " times",
+    )
+
+
 def refuse_command(word: str, names: Iterable[str]) -> int:
     """Tell that a word is no command, and which one it is like."""
     like = difflib.get_close_matches(word, list(names), 1)

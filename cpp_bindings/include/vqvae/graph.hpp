@@ -34,9 +34,18 @@ struct Graph {
   bool numpy = false;  // Made under NumPy's rules for shapes, where there are scalars and extents of 0; run so, too.
 };
 
-// Check a file's bytes: every reference points at an earlier node, and reading it takes no more memory than three times
-// its size and 64 MiB. The name is for messages. Throws InputError.
-Graph parse_graph(const Bytes& bytes, const std::string& name);
+// Which operators a graph may hold: all that compute tensors from tensors, or of them those that bundles have.
+// Operators that call back, read files, run code or take pointers are in neither
+// (vqvae_gluon/artifacts/operators.json).
+enum class Operators { kAll, kOfBundles };
+
+// Let graphs hold this operator, too, in this process from now on.
+void trust_operator(const std::string& name);
+
+// Check a file's bytes: every reference points at an earlier node, no operator is refused, numbers in attributes are
+// such that MXNet may be asked for them, and reading it takes no more memory than three times its size and 64 MiB. The
+// name is for messages. Throws InputError.
+Graph parse_graph(const Bytes& bytes, const std::string& name, Operators which = Operators::kAll);
 
 }  // namespace vqvae
 

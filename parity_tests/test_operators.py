@@ -1,0 +1,222 @@
+"""Which operators graphs may hold, and which numbers: one table for both languages, held to MXNet's registry."""
+
+import ctypes
+import hashlib
+import json
+import re
+
+import pytest
+from conftest import PRETRAINED, run_cli_here, run_reconstruct
+
+from vqvae_gluon.artifacts.graph import parse_graph
+from vqvae_gluon.artifacts.operators import TABLE, check_attributes, table, trusting
+from vqvae_gluon.compat import mx
+from vqvae_gluon.errors import InputError
+
+DIGIT = PRETRAINED / "digits" / "00.png"
+# Declared as whole numbers, but a file has words for them.
+WORDS = {"dtype"}
+
+
+def registry() -> dict[str, list[tuple[str, str]]]:
+    """Every name of MXNet's registry, and the names and declared types of what it takes."""
+    library, check = mx.base._LIB, mx.base.check_call
+    size, names = ctypes.c_uint(), ctypes.POINTER(ctypes.c_char_p)()
+    check(library.MXListAllOpNames(ctypes.byref(size), ctypes.byref(names)))
+    found = {}
+    for name in [names[i].decode() for i in range(size.value)]:
+        handle, count = ctypes.c_void_p(), ctypes.c_uint()
+        check(library.NNGetOpHandle(name.encode(), ctypes.byref(handle)))
+        texts = [ctypes.c_char_p() for _ in range(4)]
+        rows = [ctypes.POINTER(ctypes.c_char_p)() for _ in range(3)]
+        info = (*texts[:2], count, *rows, *texts[2:])
+        check(library.MXSymbolGetAtomicSymbolInfo(handle, *map(ctypes.byref, info)))
+        found[name] = [(rows[0][i].decode(), rows[1][i].decode()) for i in range(count.value)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def operators() -> dict[str, list[tuple[str, str]]]:
+    return {name: takes for name, takes in registry().items() if not name.startswith("_vqvae_")}
+
+
+def test_every_operator_of_mxnet_is_in_or_out_with_a_reason(operators):
+    known = table()
+    lists = [known.bundles, known.others, set(known.refused)]
+    assert set(operators) == set.union(*map(set, lists))
+    assert sum(map(len, lists)) == len(operators), "an operator is in two lists"
+    assert all(reason.startswith("it ") for reason in known.refused.values())
+
+
+def test_what_takes_a_pointer_a_function_or_a_file_is_out(operators):
+    pointers = {name for name, takes in operators.items() if any(kind.startswith("ptr") for _, kind in takes)}
+    assert {"_Native", "_NDArray"} <= pointers
+    assert pointers <= set(table().refused)
+    named = re.compile(
+        "custom|native|cachedop|imread|imdecode|tvm|tensorrt|backward|_update|opencv|cvim", re.IGNORECASE
+    )
+    assert {name for name in operators if named.search(name)} <= set(table().refused)
+
+
+def test_every_number_of_an_operator_that_is_in_has_bounds(operators):
+    known = table()
+    numbers = re.compile(r"int|long|Shape|tuple of <(long|Shape)")
+    for name in known.bundles | known.others:
+        for attribute, kind in operators[name]:
+            if numbers.match(kind) and attribute not in WORDS:
+                assert attribute in known.numbers, f"{attribute} of {name}: {kind}"
+
+
+def signed(tmp_path, change) -> str:
+    """A bundle whose encoder was changed, and whose manifest says that this is right."""
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    for path in PRETRAINED.glob("*coder-*"):
+        (bundle / path.name).write_bytes(path.read_bytes())
+    symbol = bundle / "encoder-symbol.json"
+    document = json.loads(symbol.read_text())
+    change(document["nodes"])
+    symbol.write_text(json.dumps(document, ensure_ascii=False))
+    manifest = json.loads((PRETRAINED / "manifest.json").read_text())
+    manifest["files"][symbol.name]["sha256"] = hashlib.sha256(symbol.read_bytes()).hexdigest()
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    return str(bundle)
+
+
+def activation(nodes) -> dict:
+    return next(node for node in nodes if node["op"] == "Activation")
+
+
+def both(bundle: str, tmp_path) -> list[tuple[int, str]]:
+    """Status and message of both programs."""
+    cpp = run_reconstruct("--bundle", bundle, "--output", tmp_path / "cpp", DIGIT)
+    python = run_cli_here("reconstruct", bundle, DIGIT, "--output", tmp_path / "python")
+    return [(run.returncode, run.stderr) for run in (cpp, python)]
+
+
+def test_a_bundle_that_calls_an_address_is_refused_before_mxnet_reads_it(tmp_path, monkeypatch):
+    def change(nodes):
+        activation(nodes).update(op="_Native", attrs={"info": "12345", "need_top_grad": "False"})
+
+    monkeypatch.setattr(mx.sym, "load_json", lambda *_: pytest.fail("MXNet was given the graph"))
+    for status, message in both(signed(tmp_path, change), tmp_path):
+        assert status == 3
+        assert "the operator _Native is refused: it calls what lies at an address in the file" in message
+        assert len(message.splitlines()) == 1
+
+
+def graph_of(operator: str, attributes: dict, subgraphs=()) -> bytes:
+    """A graph of one node of this operator."""
+    variable = {"op": "null", "name": "data", "inputs": []}
+    node = {"op": operator, "name": "node", "attrs": attributes, "inputs": [[0, 0, 0]]}
+    node.update({"subgraphs": list(subgraphs)} if subgraphs else {})
+    return json.dumps({"nodes": [variable, node], "arg_nodes": [0], "heads": [[1, 0, 0]]}).encode()
+
+
+def test_no_forbidden_operator_is_read_and_no_other_is_refused():
+    """Bundles and plain exports, as Python reads them; cpp_bindings/tests/operators_test.cc asks C++."""
+    known = table()
+    for operator in known.refused:
+        for of_bundle in (False, True):
+            with pytest.raises(InputError, match=re.escape(f"node: the operator {operator} is refused: it ")):
+                parse_graph(graph_of(operator, {}), "x", of_bundle)
+    for operator in known.others:
+        parse_graph(graph_of(operator, {}), "x")
+        with pytest.raises(InputError, match="it is none of those of bundles"):
+            parse_graph(graph_of(operator, {}), "x", of_bundle=True)
+    for operator in known.bundles:
+        parse_graph(graph_of(operator, {}), "x", of_bundle=True)
+
+
+def test_subgraphs_are_read_too():
+    inner = json.loads(graph_of("_Native", {"info": "1"}))
+    with pytest.raises(InputError, match="_Native is refused"):
+        parse_graph(graph_of("_foreach", {}, [inner]), "x")
+    inner["nodes"][1].update(op="tanh", inputs=[[7, 0, 0]])
+    with pytest.raises(InputError, match="a reference to node 7"):
+        parse_graph(graph_of("_foreach", {}, [inner]), "x")
+
+
+def test_what_is_trusted_is_read():
+    with trusting({"Custom", "tanh"}):
+        parse_graph(graph_of("Custom", {}), "x", of_bundle=True)
+    with pytest.raises(InputError):
+        parse_graph(graph_of("Custom", {}), "x")
+    parse_graph(graph_of("tanh", {}), "x")
+
+
+def test_a_user_may_trust_an_operator(tmp_path):
+    """One that bundles do not hold. It is told, and the result is that of the operator."""
+
+    def change(nodes):
+        activation(nodes).update(op="_contrib_quadratic", attrs={"a": "0", "b": "1", "c": "0"})
+
+    bundle = signed(tmp_path, change)
+    for status, message in both(bundle, tmp_path):
+        assert status == 3
+        assert "_contrib_quadratic is refused: it is none of those of bundles" in message
+    words = ("--allow-operator", "_contrib_quadratic")
+    cpp = run_reconstruct("--bundle", bundle, "--output", tmp_path / "cpp", *words, DIGIT)
+    python = run_cli_here("reconstruct", bundle, DIGIT, "--output", tmp_path / "python", *words)
+    for run in (cpp, python):
+        assert run.returncode == 0
+        assert "warning: the operator _contrib_quadratic is run" in run.stderr
+    assert (tmp_path / "cpp" / "00.png").exists() and (tmp_path / "python" / "00.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("num_group", ["1", "2L"], ["0", "-1", "2147483648", "nan", "inf", "x", "1e10"]),
+        ("kernel", ["(3, 3)", "[3,3]", "()", "(3L, 3L)"], ["(-1, 3)", "(65536, 65536)", "(3, x)"]),
+        ("stride", ["(1, 1)"], ["(0, 0)"]),
+        ("num_args", ["1"], ["2", "1000000000", "-1"]),
+        ("num_outputs", ["2"], ["1000000000"]),
+        ("in_data_locs", ["[0]"], ["[1]", "[-1]"]),
+        ("axis", ["None", "-1", "(0, 1)"], ["99999", "1e99"]),
+        ("step", ["(None, -1)", "0.5"], ["0", "(1, 0)"]),
+        ("begin", ["(None, 3)", "-9223372036854775808"], ["1e30"]),
+        ("shape", ["(0, -1)", "(-4, 2, -2)"], ["(65536, 65536)", "(1099511627776,)", "(1, -7)"]),
+        ("__shape__", ["(0, 3)", "()"], ["(65536, 65536)"]),
+        ("scalar", ["inf", "-inf", "nan", "1e400"], []),
+        ("pad", ["(" + "1," * 4096 + ")"], ["(" + "1," * 4097 + ")", "9" * 100]),
+    ],
+)
+def test_numbers_are_bounded(name, good, bad):
+    for text in good:
+        check_attributes({name: text}, 1)
+    for text in bad:
+        with pytest.raises(ValueError, match=f"^{name} is "):
+            check_attributes({name: text}, 1)
+
+
+def set_attribute(operator: str, name: str, value: str):
+    def change(nodes):
+        next(node for node in nodes if node["op"] == operator)["attrs"][name] = value
+
+    return change
+
+
+def rename(nodes):
+    activation(nodes)["name"] = "größer→"
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        (set_attribute("Convolution", "num_group", "0"), 3),
+        (set_attribute("Convolution", "num_filter", "-1"), 3),
+        (set_attribute("_mul_scalar", "scalar", "inf"), 0),
+        (rename, 0),
+    ],
+    ids=["num_group", "num_filter", "infinity", "letters"],
+)
+def test_both_languages_have_the_same_answer(change, status, tmp_path):
+    assert [found for found, _ in both(signed(tmp_path, change), tmp_path)] == [status, status]
+
+
+def test_the_table_is_one_that_people_can_read():
+    text = TABLE.read_text()
+    assert max(map(len, text.splitlines())) <= 120
+    for row in json.loads(text)["refused"]:
+        assert row["operators"] == sorted(row["operators"])
