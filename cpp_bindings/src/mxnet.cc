@@ -4,8 +4,10 @@
 #include <sched.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
 #include <cerrno>
+#include <csignal>
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
@@ -95,9 +97,28 @@ std::string reason(const std::string& message) {
   return last;
 }
 
+// While it lives, the handlers of crashes that a library sets are those that were set before: libmxnet's write to
+// standard error and end the program with 255, as if it had ended itself.
+class KeptHandlers {
+ public:
+  KeptHandlers() {
+    for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals.at(i), nullptr, &before_.at(i));
+  }
+  KeptHandlers(const KeptHandlers&) = delete;
+  KeptHandlers& operator=(const KeptHandlers&) = delete;
+  ~KeptHandlers() {
+    for (std::size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals.at(i), &before_.at(i), nullptr);
+  }
+
+ private:
+  static constexpr std::array<int, 5> kSignals = {SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGILL};
+  std::array<struct sigaction, kSignals.size()> before_{};
+};
+
 // Open the library; it reads its variables.
 void* open() {
   const std::scoped_lock alone(gate);
+  const KeptHandlers handlers;
   use_all_processors();
   setenv("MXNET_SUBGRAPH_VERBOSE", "0", kKeepWhatIsSet);  // The executor would tell standard error that it fuses.
   void* library = dlopen(library_path().c_str(), RTLD_LAZY | RTLD_LOCAL);

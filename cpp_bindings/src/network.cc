@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "engine.hpp"
+#include "limits.hpp"
 #include "mxnet.hpp"
 #include "refusal.hpp"
 #include "vqvae/error.hpp"
@@ -24,6 +25,9 @@ namespace {
 
 using mxnet::api;
 using mxnet::check;
+
+// As many batches are tried, of those that Reshapes fix.
+constexpr std::size_t kTriedBatches = 16;
 
 // Of all nodes of a graph.
 constexpr std::size_t kMaxOutputs = 1000000;
@@ -236,7 +240,10 @@ class Network::Impl {
     const char* text = "";
     check(api().MXSymbolSaveToJSON(handle, &text), bound_.file);
     graph_ = parse_graph(Bytes(text, text + std::strlen(text)), bound_.file);  // Old files are brought up to date.
-    prove(graph_);
+    {
+      const BoundedTime time(graph_.nodes.size());
+      prove(graph_);
+    }
     arguments_ = mxnet::names(api().MXSymbolListArguments, handle, bound_.file);
     auxiliaries_ = mxnet::names(api().MXSymbolListAuxiliaryStates, handle, bound_.file);
     network.parameters = full_names(std::move(network.parameters), arguments_, auxiliaries_, params_file_);
@@ -255,16 +262,8 @@ class Network::Impl {
   }
 
   Estimate estimate(const NamedShapeMap& inputs) const {
-    const mxnet::ShapeRules rules(graph_.numpy);
-    Estimate result;
-    if (tapped_.outputs.empty()) return result;  // Nothing is computed.
-    for (const Shape& shape : infer(tapped_.symbol.get(), inputs, graph_).outputs) {
-      const std::size_t elements = shape.empty() ? 0 : element_count(shape);
-      result.bytes += elements * kElementBytes;
-      result.largest = std::max(result.largest, elements);
-    }
-    result.outputs = infer(plain_.symbol.get(), inputs, graph_).outputs;
-    return result;
+    const BoundedTime time(graph_.nodes.size());
+    return measure(inputs);
   }
 
   void run(const Inputs& inputs, const Sink& sink) {
@@ -296,6 +295,19 @@ class Network::Impl {
     bool proved = false;  // It has been run.
     std::unique_ptr<Runner> runner;
   };
+
+  Estimate measure(const NamedShapeMap& inputs) const {
+    const mxnet::ShapeRules rules(graph_.numpy);
+    Estimate result;
+    if (tapped_.outputs.empty()) return result;  // Nothing is computed.
+    for (const Shape& shape : infer(tapped_.symbol.get(), inputs, graph_).outputs) {
+      const std::size_t elements = shape.empty() ? 0 : element_count(shape);
+      result.bytes += elements * kElementBytes;
+      result.largest = std::max(result.largest, elements);
+    }
+    result.outputs = infer(plain_.symbol.get(), inputs, graph_).outputs;
+    return result;
+  }
 
   InputError misfit(const std::string& cause, const std::string& parameter, const std::string& why) const {
     const std::map<std::string, std::string> remedies = {
@@ -397,11 +409,19 @@ class Network::Impl {
 
   // MXNet would broadcast or crash on a parameter of another shape; ask it first what the inputs make of each.
   void check_shapes(const Feed& feed) const {
+    const BoundedTime time(graph_.nodes.size());
     NamedShapeMap fed;
     for (const auto& [name, tensor] : feed) fed.emplace(name, tensor->shape);
-    if (estimate(fed).largest > kMaxElements) {
+    const Estimate estimate = measure(fed);
+    if (estimate.largest > kMaxElements) {
       throw InputError(bound_.file, "has a tensor of more than " + std::to_string(kMaxElements) +
                                         " elements, which MXNet does not take; feed smaller batches");
+    }
+    const std::optional<std::size_t> limit = run_limit();
+    if (limit && estimate.bytes > *limit) {
+      throw InputError(bound_.file, "takes " + mebibytes(estimate.bytes) +
+                                        " for its tensors, and the memory limit is " + mebibytes(*limit) +
+                                        "; feed smaller batches, or raise it (--memory)");
     }
     const std::optional<Misshapen> wrong = misshapen(fed);
     if (wrong) {
@@ -435,8 +455,10 @@ class Network::Impl {
 
   // The Reshape with whose batch all parameters would fit, or null.
   const Node* fixes_the_batch(const NamedShapeMap& fed) const {
+    std::set<std::int64_t> tried;
     for (const Node& node : graph_.nodes) {
       const std::int64_t batch = is_reshape(node) ? fixed_batch(node) : 0;
+      if (!tried.insert(batch).second || tried.size() > kTriedBatches) continue;
       NamedShapeMap fitting = fed;
       for (auto& [name, shape] : fitting) {
         if (batch > 0 && !shape.empty()) shape[0] = batch;
@@ -475,6 +497,7 @@ class Network::Impl {
   // The first run of a graph is a part of its proof: what MXNet refuses there is the file's fault.
   void run(Plan* plan, const Feed& feed, const Sink& sink) const {
     bool handed_over = false;
+    const BoundedMemory bounded;
     try {
       plan->runner->run(feed, [&](std::size_t number, Tensor value) {
         handed_over = true;
@@ -488,6 +511,7 @@ class Network::Impl {
       for (const auto& [name, parameter] : bound_.parameters) stored.emplace(name, dtype_name(parameter.dtype));
       const std::string why = "cannot be run: " + run_refusal(failure.why(), types, stored);
       const bool memory = why.find("emory") != std::string::npos;
+      if (memory && bounded.holds()) throw InputError(bound_.file, why + ", or raise the memory limit (--memory)");
       // An engine that was asked to fuse fails for reasons of its own.
       const bool fuses = fusion_ == Fusion::kMXNet && has_mxnet_fusion(engine_);
       if (plan->proved || handed_over || memory || fuses) throw RuntimeFailure(bound_.file, why);

@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "limits.hpp"
 #include "refusal.hpp"
 #include "tiles.hpp"
 #include "vqvae/error.hpp"
@@ -17,8 +18,6 @@ namespace vqvae {
 namespace {
 
 std::int64_t divide_up(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
-std::string mebibytes(std::size_t bytes) { return std::to_string((bytes >> 20) + 1) + " MiB"; }
 
 void record(TraceWriter* trace, const std::string& stage, Network* network, const std::string& input,
             const Tensor& value) {
@@ -144,10 +143,9 @@ class Half {
     std::int64_t high = std::max(size.height, size.width);
     const std::size_t least = bytes(reach_ ? tile(low) : size);
     if (!reach_ || least > limit) {
-      throw UsageError(
-          "memory limit",
-          "is too low: " + (reach_ ? "the smallest tile takes " : name_ + " cannot be run in tiles, and takes ") +
-              mebibytes(least));
+      throw InputError(name_, (reach_ ? "takes " : "cannot be run in tiles, and takes ") + mebibytes(least) +
+                                  (reach_ ? " for the smallest tile" : "") + ", and the memory limit is " +
+                                  mebibytes(limit) + " for each graph; raise it (--memory)");
     }
     while (low < high) {
       const std::int64_t middle = low + (high - low + 1) / 2;

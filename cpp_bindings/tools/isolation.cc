@@ -34,6 +34,8 @@ int isolated(const std::string& what, const std::function<int()>& work) {
   if (child == 0) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) std::_Exit(1);  // It ended before that.
+    const rlimit none{};
+    setrlimit(RLIMIT_CORE, &none);  // A file that makes MXNet crash is told, and needs no image of memory.
     std::_Exit(work());
   }
   int status = 0;
@@ -41,10 +43,12 @@ int isolated(const std::string& what, const std::function<int()>& work) {
     if (errno != EINTR) throw vqvae::RuntimeFailure("waitpid", std::strerror(errno));
   }
   if (WIFEXITED(status) && WEXITSTATUS(status) != kMXNetCrashed) return WEXITSTATUS(status);
+  if (WIFSIGNALED(status) && WTERMSIG(status) == SIGPROF) {
+    std::cerr << "reconstruct: error: " << what << ": MXNet takes too long to look at its graphs; they are not run\n";
+    return static_cast<int>(vqvae::ExitCode::kRejected);
+  }
   if (WIFSIGNALED(status) && !is_crash(WTERMSIG(status))) {
-    // As if it had met this process, without a second core file.
-    const rlimit none{};
-    setrlimit(RLIMIT_CORE, &none);
+    // As if it had met this process.
     static_cast<void>(std::signal(WTERMSIG(status), SIG_DFL));
     static_cast<void>(raise(WTERMSIG(status)));
   }

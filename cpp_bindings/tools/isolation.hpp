@@ -1,4 +1,4 @@
-// Work on files that nothing vouches for, in a process of its own.
+// Work on files that may be anybody's, in a process of its own.
 #ifndef VQVAE_TOOLS_ISOLATION_HPP_
 #define VQVAE_TOOLS_ISOLATION_HPP_
 

@@ -60,9 +60,11 @@ void add_options(CLI::App* app, Options* options) {
       ->check(CLI::Range(1, kMax))
       ->capture_default_str()
       ->group("Running");
-  app->add_option("--memory", options->memory, "MiB for the tensors of a run; larger images are run in tiles")
+  app->add_option("--memory", options->memory,
+                  "MiB for the tensors of a run (default: " + std::to_string(kBundleMemory) +
+                      ", and larger images are run in tiles; " + std::to_string(kPlainMemory) +
+                      " for a plain export; more for the images of a trace)")
       ->check(CLI::Range(1, kMax))
-      ->capture_default_str()
       ->group("Running");
   app->add_option("--allow-operator", options->allowed_operators,
                   "an MXNet operator that the graphs may hold although it is refused, for files that you trust; "
@@ -134,6 +136,10 @@ void check_bundle(const Options& options) {
 }  // namespace
 
 vqvae::Engine Options::engine_kind() const { return engines().at(engine).engine; }
+std::size_t Options::memory_limit() const {
+  const int chosen = memory > 0 ? memory : is_plain() ? kPlainMemory : kBundleMemory;
+  return static_cast<std::size_t>(chosen) << 20U;
+}
 const char* Options::runtime() const { return engines().at(engine).runtime; }
 vqvae::Fusion Options::fusion_kind() const { return fusion == "safe" ? vqvae::Fusion::kSafe : vqvae::Fusion::kMXNet; }
 

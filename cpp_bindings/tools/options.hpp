@@ -9,6 +9,9 @@
 
 #include "vqvae/network.hpp"
 
+constexpr int kBundleMemory = 512;  // MiB
+constexpr int kPlainMemory = 4096;  // Nothing is run in tiles.
+
 struct Options {
   std::vector<std::string> images;
   std::vector<std::string> decode;
@@ -24,7 +27,7 @@ struct Options {
   int threads = 0;  // 0: all processors.
   int batch = 64;
   int repeat = 1;
-  int memory = 512;  // MiB
+  int memory = 0;  // MiB; 0: kBundleMemory or kPlainMemory.
   std::vector<std::string> allowed_operators;
   bool json = false;
   bool quiet = false;
@@ -41,7 +44,7 @@ struct Options {
   const char* runtime() const;  // What a trace calls the engine.
   vqvae::Fusion fusion_kind() const;
   bool wants_taps() const { return taps == "all"; }
-  std::size_t memory_limit() const { return static_cast<std::size_t>(memory) << 20U; }
+  std::size_t memory_limit() const;
 };
 
 // Where the command line ends the program itself: --help, --version, or words that do not fit.

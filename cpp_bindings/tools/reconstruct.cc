@@ -19,6 +19,7 @@
 #include "vqvae/bundle.hpp"
 #include "vqvae/error.hpp"
 #include "vqvae/graph.hpp"
+#include "vqvae/limits.hpp"
 #include "vqvae/predictor.hpp"
 #include "vqvae/threads.hpp"
 
@@ -36,6 +37,7 @@ vqvae::Predictor open(const Options& options) {
 }
 
 void run(const Options& options) {
+  vqvae::bound_runs(options.memory_limit());
   if (options.threads > 0) vqvae::use_threads(options.threads);
   for (const std::string& name : options.allowed_operators) {
     vqvae::trust_operator(name);
@@ -88,8 +90,6 @@ void remove_unfinished(const Options& options, bool is_new) {
 
 int start(int argc, char** argv) {
   const Options options = parse_options(argc, argv);
-  const bool vouched_for = !options.is_plain() && !options.no_verify;
-  if (vouched_for) return run_guarded(options);
   std::error_code ignored;
   const bool is_new = !std::filesystem::exists(options.trace, ignored);
   const int code =

@@ -11,6 +11,7 @@
 #include "vqvae/error.hpp"
 #include "vqvae/files.hpp"
 #include "vqvae/image.hpp"
+#include "vqvae/limits.hpp"
 #include "vqvae/npy.hpp"
 
 namespace {
@@ -307,6 +308,9 @@ void trace_images(const Options& options, vqvae::Predictor* predictor, Results* 
       throw vqvae::InputError(source.title(), "is not of the size of the images before it; a trace is of one batch");
     }
   }
+  // A trace is of one run, however large the images are that were asked for.
+  constexpr std::size_t kBytesOfPixel = 8192;
+  if (options.memory == 0) vqvae::bound_runs(options.memory_limit() + kBytesOfPixel * all.data.size());
   vqvae::make_directory(options.directory());
   vqvae::TraceWriter trace(options.trace, options.runtime());
   const Tensor images = predictor->reconstruct(all, &trace, options.wants_taps());
