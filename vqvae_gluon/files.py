@@ -6,8 +6,6 @@ import hashlib
 import math
 import os
 import re
-import secrets
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Optional
@@ -15,8 +13,8 @@ from typing import IO, Optional
 import numpy as np
 
 from vqvae_gluon.errors import InputError
+from vqvae_gluon.temporary import UNFINISHED, lock, random_name, remove_stale
 
-UNFINISHED = ".vqvae."  # How the names of files begin that are being written, where they need one.
 _CHUNK = 1 << 20
 NPY_MAGIC = b"\x93NUMPY"
 _NPY_VERSION = NPY_MAGIC + b"\1\0"
@@ -30,7 +28,8 @@ _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 @contextlib.contextmanager
 def atomic_write(path: Path, synced: bool = True) -> Iterator[IO[bytes]]:
     """Open a file for writing that appears under its name only when it is whole and on the disk. Where the file system
-    can, it has no name until then, so that nothing is left of it whenever the process is ended.
+    can, it has no name until then, so that nothing is left of it whenever the process is ended; elsewhere the next
+    process that writes there removes what is left.
 
     Args:
         synced: wait for the disk; not needed for files that another one makes valid.
@@ -181,22 +180,28 @@ def _create(path: Path) -> tuple[IO[bytes], Optional[str]]:
     if path.exists() and not path.is_file():
         kind = errno.EISDIR if path.is_dir() else errno.EINVAL
         raise OSError(kind, os.strerror(kind))
+    remove_stale(path.parent, UNFINISHED)
     try:
         handle = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
         if os.path.exists(f"/proc/self/fd/{handle}"):
+            lock(handle)  # It will have a hidden name for a moment if it replaces another.
             return os.fdopen(handle, "wb"), None
         os.close(handle)
     except OSError as error:
         if error.errno not in _NO_TMPFILE:
             raise
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=UNFINISHED)
-    os.fchmod(handle, 0o666 & ~_umask())
-    return os.fdopen(handle, "wb"), name
+    while True:
+        name = str(path.parent / random_name(UNFINISHED))
+        handle = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        lock(handle)
+        if os.path.exists(name):  # Else another process removed it before it was locked.
+            return os.fdopen(handle, "wb"), name
+        os.close(handle)
 
 
 def _link(handle: int, path: Path) -> Optional[str]:
     """Give a nameless file its name. If another file has it: a hidden one, which is returned, to take its place."""
-    hidden = str(path.parent / f"{UNFINISHED}{secrets.token_hex(8)}")
+    hidden = str(path.parent / random_name(UNFINISHED))
     for name in (str(path), hidden):
         with contextlib.suppress(FileExistsError):
             # With a directory's handle, which is not used here, links are followed; else Python does not ask for it.
@@ -207,9 +212,3 @@ def _link(handle: int, path: Path) -> Optional[str]:
 
 def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or str(error)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

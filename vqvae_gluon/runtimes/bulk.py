@@ -37,8 +37,8 @@ from vqvae_gluon.artifacts.shards import (
 )
 from vqvae_gluon.data.images import SUFFIXES, read_image, walk
 from vqvae_gluon.errors import InputError, RuntimeFailure, UsageError, VQVAEError, one_line
-from vqvae_gluon.files import UNFINISHED
 from vqvae_gluon.runtimes.gluon import Predictor
+from vqvae_gluon.temporary import UNFINISHED
 from vqvae_gluon.workers import processor_count, run
 
 SHARD_SIZE = 1024
@@ -285,7 +285,7 @@ def _plan(
             del latest[entry.name]
     for shard in shards - used:
         if SHARD_NAME.fullmatch(shard) or shard.startswith(UNFINISHED):
-            (output / SHARDS / shard).unlink()
+            (output / SHARDS / shard).unlink(missing_ok=True)
     new = sorted(name for name in found if name not in latest)
     for start in range(0, len(new), header.shard_size):
         waiting.append(len(parts))
