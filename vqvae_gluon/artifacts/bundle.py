@@ -3,7 +3,6 @@
 import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config, ModelConfig
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import digest, move_synced
+from vqvae_gluon.temporary import temporary_directory
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -202,8 +202,7 @@ def write_bundle(path: Path, graphs: dict[str, Any], description: dict[str, Any]
     if path.exists() and not path.is_dir():
         raise InputError(path, "is a file; choose another directory")
     path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path, prefix=".bundle.") as directory:
-        temporary = Path(directory)
+    with temporary_directory(path) as temporary:
         for stage, (symbol, parameters) in graphs.items():
             files = graph_files(temporary, stage)
             symbol.save(str(files.symbol))

@@ -1,12 +1,10 @@
 """What a run is asked for, and what its parts share."""
 
-import contextlib
 import dataclasses
 import json
 import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
@@ -192,9 +190,3 @@ class Bench:
 
 def _plain(value: Any) -> Any:
     return [str(one) for one in value] if isinstance(value, list) else str(value) if isinstance(value, Path) else value
-
-
-@contextlib.contextmanager
-def scratch() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="vqvae-bench.") as directory:
-        yield Path(directory)

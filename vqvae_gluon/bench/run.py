@@ -8,10 +8,11 @@ from typing import Optional
 from tqdm import tqdm
 
 from vqvae_gluon.bench import inference, limit, machine, parity, scaling, startup, training
-from vqvae_gluon.bench.plan import Bench, Settings, scratch
+from vqvae_gluon.bench.plan import Bench, Settings
 from vqvae_gluon.bench.report import summary
 from vqvae_gluon.bench.results import Results, Row
 from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.temporary import temporary_directory
 
 Part = Callable[[Callable[[], object]], list[Row]]
 _SCALED = "cifar10"  # whose cost by size is measured; else the last bundle's
@@ -33,7 +34,7 @@ def run(settings: Settings, output: Optional[Path], resume: bool, note: Callable
     """
     results = Results(machine.describe(settings.effort.threads), settings.to_json())
     whole = True
-    with scratch() as directory:
+    with temporary_directory() as directory:
 
         def keep_note(text: str) -> None:
             if text not in results.notes:

@@ -4,7 +4,6 @@ import argparse
 import dataclasses
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from vqvae_gluon.cli.words import (
 )
 from vqvae_gluon.config import PRESETS
 from vqvae_gluon.errors import DIVERGED, DONE, REJECTED, InputError, UsageError
+from vqvae_gluon.temporary import temporary_directory
 from vqvae_gluon.workers import processor_count
 
 _RECORDED = 64  # images of a trace, unless told otherwise
@@ -288,8 +288,7 @@ def _faults(options: argparse.Namespace) -> int:
 
     if options.html:
         options.html.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="vqvae-faults.") as name:
-        directory = Path(name)
+    with temporary_directory() as directory:
         bundles = {
             "mnist": lambda: (PRETRAINED / "mnist", PRETRAINED / "mnist" / "digits"),
             "cifar10": lambda: (seeded_bundle("cifar10", directory / "cifar10.bundle"), None),

@@ -4,12 +4,12 @@ import argparse
 import math
 import shlex
 import sys
-import tempfile
 from pathlib import Path
 
 from vqvae_gluon.cli.words import DATASET_NAMES, PRECISION_NAMES, Commands, positive
 from vqvae_gluon.errors import DONE, InputError, RuntimeFailure, UsageError
 from vqvae_gluon.settings import add_flags
+from vqvae_gluon.temporary import temporary_directory
 
 _CALIBRATION_IMAGES = 512
 
@@ -235,8 +235,8 @@ def _export(options: argparse.Namespace) -> int:
     elif options.precision == "float32":
         _export_run(options, options.output)
     else:
-        with tempfile.TemporaryDirectory(prefix="vqvae-export.") as directory:
-            _quantize(options, _export_run(options, Path(directory)))
+        with temporary_directory() as directory:
+            _quantize(options, _export_run(options, directory))
     if options.record:
         from vqvae_gluon.training.log import copy_record
 

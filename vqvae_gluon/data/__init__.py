@@ -1,6 +1,5 @@
 """Data sets as uint8 images (N, H, W, C), by name, directory or file."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Optional
@@ -12,6 +11,7 @@ from vqvae_gluon.data.imageset import ArraySet, FolderSet, ImageSet, fingerprint
 from vqvae_gluon.data.loader import Augmentation, Loader
 from vqvae_gluon.data.sets import DATASETS, NAMES, load_split, open_split
 from vqvae_gluon.errors import InputError
+from vqvae_gluon.temporary import temporary_directory
 
 __all__ = [
     "DATASETS",
@@ -55,8 +55,8 @@ class Images:
                 yield files, len(files)
             else:
                 part = self._array[start : start + size]
-                with tempfile.TemporaryDirectory(prefix="vqvae-images.") as directory:
-                    path = Path(directory) / "images.npy"
+                with temporary_directory() as directory:
+                    path = directory / "images.npy"
                     np.save(path, np.ascontiguousarray(part), allow_pickle=False)
                     yield [path], len(part)
 

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +12,7 @@ import platformdirs
 
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import atomic_write
+from vqvae_gluon.temporary import temporary_directory
 
 _IMAGES_MAGIC = 2051
 _HEADER_BYTES = 16
@@ -59,8 +59,8 @@ def load_idx(
     cache = cache_directory(name)
     if not (cache / file.name).exists():
         cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as download:
-            for fetched, data in fetch(Path(download)):
+        with temporary_directory() as download:
+            for fetched, data in fetch(download):
                 with atomic_write(cache / fetched) as kept:
                     kept.write(data)
     return read_idx(cache, file, "delete it and run again to fetch it anew")

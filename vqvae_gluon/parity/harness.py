@@ -1,6 +1,5 @@
 """The comparison of two runtimes: on a bundle, on a plain export, or of a live block with its export."""
 
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
@@ -25,6 +24,7 @@ from vqvae_gluon.parity.result import DIVERGE, Codes, NodeReport, Samples, Stage
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import GRAPH, MAX_MEMORY, add_output, blamed, in_order, judge_stage, operators
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT, OUTPUT, Runtime
+from vqvae_gluon.temporary import temporary_directory
 
 _SAMPLES = 16
 
@@ -84,8 +84,7 @@ def compare_bundles(
     done = 0
     with tqdm(total=len(images), desc="parity", unit="image", leave=False, disable=None) as bar:
         for files, count in images.batches(batch_size):
-            with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
-                path = Path(directory)
+            with temporary_directory() as path:
                 expected = reference.trace_bundle(ours.path, files, path / "reference")
                 try:
                     if not done:
@@ -150,8 +149,8 @@ def compare_exports(
     with tqdm(total=len(feed), desc="parity", unit="sample", leave=False, disable=None) as bar:
         for inputs in feed.batches():
             count = len(next(iter(inputs.values())))
-            with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
-                ours = Side(reference, network, GRAPH, inputs, Path(directory))
+            with temporary_directory() as directory:
+                ours = Side(reference, network, GRAPH, inputs, directory)
                 try:
                     if not done:
                         shapes = {name: values.shape for name, values in inputs.items()}
@@ -162,7 +161,7 @@ def compare_exports(
                         report.blamed_by_file = blamed({GRAPH: network}, report)
                         report.notes += preflight.fusion_notes({GRAPH: network if black_box else deployed})
                         report.notes += _runtime_notes((reference, candidate), ({GRAPH: network}, {GRAPH: deployed}))
-                    theirs = Side(candidate, deployed, GRAPH, inputs, Path(directory))
+                    theirs = Side(candidate, deployed, GRAPH, inputs, directory)
                     for name, output in judge_stage(report, ours, theirs, max_memory, repeat).outputs.items():
                         add_output(report, name, output)
                     if report.verdict == DIVERGE and not report.causes:

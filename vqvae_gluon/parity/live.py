@@ -1,7 +1,6 @@
 """The comparison of a live block with its export."""
 
 import json
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import GRAPH, MAX_MEMORY
 from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.base import Runtime
+from vqvae_gluon.temporary import temporary_directory
 
 # What a block takes: an array, or arrays and lists of them, one for each argument.
 Inputs = Union[np.ndarray, "mx.nd.NDArray", Sequence[Any]]
@@ -80,7 +80,7 @@ def compare(
         parameters = _parameters_of(net, symbol)
         # The runtimes set NumPy's semantics themselves where a graph needs them.
         with (
-            tempfile.TemporaryDirectory(prefix="vqvae-live.") as directory,
+            temporary_directory() as directory,
             mx.util.np_array(False),
             mx.util.np_shape(False),
         ):
@@ -89,10 +89,10 @@ def compare(
             graph = rename(graph, renamed)
             parameters = {name[:4] + renamed.get(name[4:], name[4:]): values for name, values in parameters.items()}
             feed = Feed("the inputs given", {renamed.get(name, name): a for name, a in zip(names, arrays)}, None, [])
-            files = write_network(graph, parameters, Path(directory) / "live")
+            files = write_network(graph, parameters, directory / "live")
             report = compare_exports(reference, runtime, files, theirs, feed, max_memory, repeat)
             report.subject = f"the live block {net.name}"
-            exported = Side(reference, read_network(files), GRAPH, next(feed.batches()), Path(directory)).outputs()
+            exported = Side(reference, read_network(files), GRAPH, next(feed.batches()), directory).outputs()
             for (name, node), values in zip(exported.items(), expected):
                 if name in report.outputs and not np.array_equal(node.load(), values, equal_nan=True):
                     reason = "the live block gives other numbers than the graph that it exports"

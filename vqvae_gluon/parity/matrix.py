@@ -1,6 +1,5 @@
 """The fault matrix: every fault and every control, judged with the candidate's files visible and as a black box."""
 
-import tempfile
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from vqvae_gluon.parity.result import AGREE
 from vqvae_gluon.parity.specimens import BARE, EXPORTS, Specimen, bundle_specimen, export_specimen
 from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.gluon import GluonRuntime
+from vqvae_gluon.temporary import temporary_directory
 from vqvae_gluon.workers import run
 
 # The least share of faults whose node, whose cause, and whose cause as a black box is the right one.
@@ -265,12 +265,12 @@ def _record(specimen: Specimen) -> None:
 
 def _judge(task: Task) -> Union[Fault, Harmless]:
     start, specimen = time.perf_counter(), task.specimen
-    with tempfile.TemporaryDirectory(prefix="vqvae-faults.") as directory:
+    with temporary_directory() as directory:
         if task.is_control:
-            return _judge_control(specimen, task.name, Path(directory), start)
+            return _judge_control(specimen, task.name, directory, start)
         if specimen.directory not in _known:
             _known[specimen.directory] = {case.name: case for case in cases(specimen)}
-        return _judge_fault(specimen, _known[specimen.directory][task.name], Path(directory), start)
+        return _judge_fault(specimen, _known[specimen.directory][task.name], directory, start)
 
 
 def _judge_fault(specimen: Specimen, case: Case, directory: Path, start: float) -> Fault:

@@ -3,7 +3,6 @@ compute wrongly. They run real networks and leave what a program would leave; no
 
 import contextlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from vqvae_gluon.data.images import decode_image, encode_png, to_images
 from vqvae_gluon.parity.specimens import Specimen
 from vqvae_gluon.runtimes.base import INPUT, OUTPUT, Recorded
 from vqvae_gluon.runtimes.gluon import GluonRuntime
+from vqvae_gluon.temporary import temporary_directory
 
 Change = Callable[[np.ndarray], np.ndarray]
 
@@ -119,9 +119,9 @@ class Program:
     def _run(self, stage: str, inputs: Mapping[str, np.ndarray]) -> tuple[list[Recorded], list[Recorded]]:
         """What it tells of every node of a graph, and of the graph's outputs."""
         tampers = {name: tamper for (where, name), tamper in self.tampers.items() if where == stage}
-        with tempfile.TemporaryDirectory(prefix="vqvae-plant.") as directory:
+        with temporary_directory() as directory:
             network = self.memory[stage]
-            files = write_network(network.graph, network.parameters, Path(directory))
+            files = write_network(network.graph, network.parameters, directory)
             return computed(files, inputs, tampers, self.training)
 
 
@@ -178,8 +178,8 @@ def _compute_again(
         return
     graph, fed = part(network.graph, names)
     values = {fed_name(source): taken[network.tensor(source)] for source in fed}
-    with tempfile.TemporaryDirectory(prefix="vqvae-plant.") as directory:
-        rest = write_network(graph, network.parameters, Path(directory))
+    with temporary_directory() as directory:
+        rest = write_network(graph, network.parameters, directory)
         for name, _, array in GluonRuntime().outputs(rest, {**inputs, **values}, taps=True):
             taken[name] = told[name] = array
 

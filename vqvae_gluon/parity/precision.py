@@ -5,7 +5,6 @@ reconstructions. The layers say where: each by itself on the reference's inputs,
 """
 
 import math
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +29,7 @@ from vqvae_gluon.parity.result import DIVERGE
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import MAX_MEMORY, walk
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT, OUTPUT, Runtime
+from vqvae_gluon.temporary import temporary_directory
 
 # Layers are looked into on about so many images, spread over all, and on no more pixels than these.
 LAYER_IMAGES = 512
@@ -91,8 +91,7 @@ def compare_precisions(
     kept: list[_Batch] = []
     with tqdm(total=len(images), desc="parity", unit="image", leave=False, disable=None) as bar:
         for number, (files, count) in enumerate(images.batches(batch_size)):
-            with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
-                path = Path(directory)
+            with temporary_directory() as path:
                 expected = reference.trace_bundle(ours.path, files, path / "reference")
                 batch = _read(expected)
                 try:
@@ -183,8 +182,7 @@ class _Pair:
     def cost(self, batches: Sequence[_Batch], names: Mapping[str, Collection[str]]) -> Cost:
         """What is lost if some layers, by stage, are the candidate's, in the candidate's runtime."""
         cost = Cost()
-        with tempfile.TemporaryDirectory(prefix="vqvae-mixed.") as directory:
-            path = Path(directory)
+        with temporary_directory() as path:
             files = {
                 stage: write_network(
                     *mixed(self._ours[stage], self._theirs[stage], self.layers[stage], names.get(stage, ())),

@@ -1,7 +1,6 @@
 """Record a runtime on one machine, compare on another (docs/parity.md, "Two machines")."""
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -26,6 +25,7 @@ from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import GRAPH, MAX_MEMORY, add_output, blamed, in_order, judge_stage, operators, walk
 from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, INPUT, OUTPUT, Runtime
+from vqvae_gluon.temporary import temporary_directory
 
 _NETWORK = "network"  # Directory in a trace: the exported networks that it is of.
 _OUTPUTS = {ENCODER: "codes", DECODER: "reconstruction"}  # What a bundle calls the outputs of its graphs.
@@ -110,9 +110,9 @@ def compare_traces(
         comparison = compare_nodes(node, known.get(node.key))
         reason = None if comparison.equal else comparison.problem or "the two were not fed the same"
         report.add(node.key, NodeReport(comparison, reason=reason))
-    with tempfile.TemporaryDirectory(prefix="vqvae-parity.") as directory:
+    with temporary_directory() as directory:
         scenes = [
-            _compare_stage(report, ours, theirs, networks[stage], stage, Path(directory), max_memory, black_box)
+            _compare_stage(report, ours, theirs, networks[stage], stage, directory, max_memory, black_box)
             for stage in stages
         ]
         if ENCODER in stages:
@@ -128,7 +128,7 @@ def compare_traces(
         if repro is not None:
             pairs = {}
             for scene in scenes:
-                deployed = RecordedSide(theirs, scene.deployed or scene.network, scene.stage, Path(directory))
+                deployed = RecordedSide(theirs, scene.deployed or scene.network, scene.stage, directory)
                 pairs[scene.stage] = pairs[scene.stage + _UNTAPPED] = scene.reference, deployed
             write_first(report, pairs, (ours, theirs), repro)
     return in_order(report)
@@ -312,8 +312,8 @@ def _recording(runtime: Runtime, path: Path) -> Iterator[_Recording]:
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise InputError(path, "is taken; choose another directory for the trace")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as directory:
-        recording = _Recording(runtime, Path(directory))
+    with temporary_directory(path.parent) as directory:
+        recording = _Recording(runtime, directory)
         yield recording
         recording.close()
         recording.trace.replace(path)

@@ -33,6 +33,7 @@ from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.base import INPUT, Runtime
 from vqvae_gluon.runtimes.fp64 import Float64Runtime
 from vqvae_gluon.runtimes.gluon import GluonRuntime
+from vqvae_gluon.temporary import temporary_directory
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _PROGRAMS = {"repro.py": "repro_main.py.txt", "repro.cc": "repro_main.cc.txt", "Makefile": "repro_Makefile.txt"}
@@ -106,8 +107,8 @@ def write_repro(report: Report, reference: Side, candidate: Side, directory: Pat
     name = first.comparison.name
     if name in reference.inputs:
         return write_arrays(report, reference.inputs[name], candidate.inputs.get(name), directory)
-    with _folder(directory) as folder, tempfile.TemporaryDirectory(prefix="vqvae-repro.") as scratch:
-        case = _Search(report, first, reference, candidate, Path(scratch)).smallest()
+    with _folder(directory) as folder, temporary_directory() as scratch:
+        case = _Search(report, first, reference, candidate, scratch).smallest()
         (folder / "inputs").mkdir()
         for name, values in case.part.inputs.items():
             np.save(folder / "inputs" / f"{name}.npy", values, allow_pickle=False)
@@ -542,8 +543,8 @@ def _folder(directory: Path) -> Iterator[Path]:
     """A directory that appears under its name only when it is whole."""
     require_free(directory)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=directory.parent, prefix=f".{directory.name}.") as temporary:
-        folder = Path(temporary) / "repro"
+    with temporary_directory(directory.parent) as temporary:
+        folder = temporary / "repro"
         folder.mkdir()
         yield folder
         folder.replace(directory)

@@ -1,9 +1,7 @@
 """What quantized graphs are calibrated by: which numbers the layers of a network take and give on real images."""
 
-import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +10,7 @@ from vqvae_gluon.artifacts.graph import Graph, Node, Output
 from vqvae_gluon.artifacts.quantize import Quantized, in_int8, limits, output_axis, quantizable
 from vqvae_gluon.artifacts.surgery import ancestors, part
 from vqvae_gluon.runtimes.gluon import GluonGraph
+from vqvae_gluon.temporary import temporary_directory
 
 _BINS = 8192  # of a histogram; some 30 to a step
 _STEPS = 96  # step sizes that are tried
@@ -34,8 +33,8 @@ class Outputs:
         self._fed = [output for output in outputs if output[0] in variables]
         self._computed = [output for output in outputs if output[0] not in variables]
         cut, _ = part(graph, ancestors(graph, self._computed), outputs=self._computed)
-        with tempfile.TemporaryDirectory(prefix="vqvae-part.") as directory:
-            network = read_network(write_network(cut, parameters, Path(directory)))
+        with temporary_directory() as directory:
+            network = read_network(write_network(cut, parameters, directory))
             self._graph = GluonGraph(network, network.unbound())
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[Output, np.ndarray]]:

@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Optional
@@ -16,6 +15,7 @@ from vqvae_gluon.data.images import output_paths, read_images
 from vqvae_gluon.errors import REJECTED, InputError, RuntimeFailure
 from vqvae_gluon.runtimes.base import OUTPUT, Runtime
 from vqvae_gluon.runtimes.fused import fused_notes
+from vqvae_gluon.temporary import temporary_directory
 
 BINARY_VARIABLE = "VQVAE_RECONSTRUCT"
 _BUILT = Path(__file__).resolve().parents[2] / "cpp_bindings" / "build" / "reconstruct"
@@ -49,26 +49,26 @@ class CppRuntime(Runtime):
         self.settings = dict(settings or {})
 
     def trace_graph(self, files, inputs, stage, path, taps=True, keep=None):
-        with tempfile.TemporaryDirectory(prefix="vqvae-cpp.") as directory:
+        with temporary_directory() as directory:
             arguments = ["--symbol", str(files.symbol), "--params", str(files.params), "--stage", stage]
             for number, (name, values) in enumerate(inputs.items()):
-                file = Path(directory) / f"{number}.npy"
+                file = directory / f"{number}.npy"
                 np.save(file, np.asarray(values, order="C"), allow_pickle=False)  # A scalar stays one.
                 arguments += ["--input", f"{name}={file}"]
             if keep is not None:
-                kept = Path(directory) / "keep.txt"
+                kept = directory / "keep.txt"
                 kept.write_text("".join(f"{name}\n" for name in keep))
                 arguments += ["--keep", str(kept)]
             self._run([*arguments, "--taps", "all" if taps else "none", "--trace", str(path)])
         return open_trace(path)
 
     def trace_bundle(self, bundle, images, path):
-        with tempfile.TemporaryDirectory(prefix="vqvae-cpp.") as directory:
+        with temporary_directory() as directory:
             # Users' files may have any names, and the same in two folders.
-            links = [Path(directory) / f"{number:06d}{file.suffix}" for number, file in enumerate(images)]
+            links = [directory / f"{number:06d}{file.suffix}" for number, file in enumerate(images)]
             for link, file in zip(links, images):
                 link.symlink_to(file.resolve())
-            output = Path(directory) / "output"
+            output = directory / "output"
             arguments = ["--bundle", str(bundle), "--no-verify", "--taps", "none", "--trace", str(path)]
             arguments += ["--output", str(output), *map(str, links)]
             self._run(arguments, dict(zip(map(str, links), map(str, images))))

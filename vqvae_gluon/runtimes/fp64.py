@@ -1,8 +1,6 @@
 """The arbiter: the same graph in float64, so exact that float32's own error can be measured against it."""
 
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +9,7 @@ from vqvae_gluon.artifacts.bundle import GraphFiles
 from vqvae_gluon.artifacts.surgery import widen, widen_values
 from vqvae_gluon.runtimes.base import PythonRuntime, Recorded
 from vqvae_gluon.runtimes.eager import EagerRuntime
+from vqvae_gluon.temporary import temporary_directory
 
 
 class Float64Runtime(PythonRuntime):
@@ -19,8 +18,8 @@ class Float64Runtime(PythonRuntime):
 
     def outputs(self, files: GraphFiles, inputs: Mapping[str, np.ndarray], taps: bool) -> Iterator[Recorded]:
         network = read_network(files)
-        with tempfile.TemporaryDirectory(prefix="vqvae-fp64.") as directory:
-            wide = write_network(widen(network.graph), widen_values(network.parameters), Path(directory))
+        with temporary_directory() as directory:
+            wide = write_network(widen(network.graph), widen_values(network.parameters), directory)
             known = {
                 network.tensor((node.name, k))
                 for node in network.graph.operators()
