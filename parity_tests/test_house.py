@@ -21,7 +21,18 @@ PACKAGE = ROOT / "vqvae_gluon"
 # The way of the data. A room may import itself and the rooms before it.
 ROOMS = ["data", "model", "training", "artifacts", "runtimes", "parity"]
 # What belongs to no room and may be imported from all of them.
-FOUNDATIONS = {"compat", "config", "errors", "files", "kernels", "settings", "temporary", "workers", ""}
+FOUNDATIONS = {
+    "compat",
+    "config",
+    "environment",
+    "errors",
+    "files",
+    "kernels",
+    "settings",
+    "temporary",
+    "workers",
+    "",
+}
 # What a room may not know although it comes earlier.
 HIDDEN = {"artifacts": {"training"}, "runtimes": {"training", "model"}, "parity": {"training", "model"}}
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from vqvae_gluon.environment import THREADS, check_environment
 from vqvae_gluon.errors import RuntimeFailure
 from vqvae_gluon.workers import processor_count
 
@@ -45,10 +46,12 @@ def import_mxnet():
 
     Raises:
         RuntimeFailure: NumPy is too new, or MXNet is not installed, or could not be loaded.
+        UsageError: a variable that MXNet reads makes no sense.
     """
     if np.lib.NumpyVersion(np.__version__) >= "2.0.0":
         raise RuntimeFailure("numpy", f"{np.__version__} does not work with MXNet; run: pip install 'numpy<2'")
-    os.environ.setdefault("OMP_NUM_THREADS", str(processor_count()))
+    check_environment(os.environ)
+    os.environ.setdefault(THREADS, str(processor_count()))
     os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
     keep_freed_memory()
     if "bool" not in np.__dict__:

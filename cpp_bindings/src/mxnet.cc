@@ -17,6 +17,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "environment.hpp"
 #include "vqvae/error.hpp"
 #include "vqvae/fusion.hpp"
 #include "vqvae/network.hpp"
@@ -27,7 +28,6 @@ namespace {
 
 constexpr const char* kLibrary = "libmxnet.so";
 constexpr const char* kPathVariable = "MXNET_LIBRARY_PATH";
-constexpr const char* kThreadsVariable = "OMP_NUM_THREADS";
 constexpr const char* kKernels = "libvqvae_kernels.so";
 constexpr const char* kKernelsVariable = "VQVAE_KERNELS";
 constexpr const char* kFusedOperator = "_vqvae_fused";
@@ -119,6 +119,7 @@ class KeptHandlers {
 void* open() {
   const std::scoped_lock alone(gate);
   const KeptHandlers handlers;
+  check_environment();
   use_all_processors();
   setenv("MXNET_SUBGRAPH_VERBOSE", "0", kKeepWhatIsSet);  // The executor would tell standard error that it fuses.
   void* library = dlopen(library_path().c_str(), RTLD_LAZY | RTLD_LOCAL);
@@ -369,7 +370,7 @@ void use_threads(int count) {
   const std::string wanted = std::to_string(count);
   const std::scoped_lock alone(mxnet::gate);
   if (mxnet::loaded_threads == nullptr) {
-    setenv(mxnet::kThreadsVariable, wanted.c_str(), mxnet::kReplace);
+    setenv(kThreadsVariable, wanted.c_str(), mxnet::kReplace);
   } else if (wanted != mxnet::loaded_threads) {
     throw UsageError("threads", std::string("are ") + mxnet::loaded_threads +
                                     " for the whole process since MXNet was loaded; they cannot be " + wanted);
