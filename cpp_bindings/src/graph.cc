@@ -96,7 +96,8 @@ Node read_node(const Json& row, std::size_t place, Operators which) {
     for (const Json& subgraph : row.at("subgraphs")) check_subgraph(subgraph, which);
   }
   if (const std::string why = operator_objection(node.op, which); !why.empty()) {
-    throw RefusedOperator(node.name + ": " + why);
+    const std::string type = node.attribute("op_type", "");  // The name of an operator that is written in Python.
+    throw RefusedOperator(node.name + (type.empty() ? "" : " (" + type + ")") + ": " + why);
   }
   if (const std::string why = attribute_objection(node.attributes, node.inputs.size()); !why.empty()) {
     throw Unsound(node.name + ": " + why);

@@ -20,6 +20,7 @@ _MAX_BYTES = 1 << 28
 _TYPES = tuple("01234567")  # mshadow's type flags
 _WANTED = "give the -symbol.json that net.export(prefix) writes"
 _NUMPY = "is_np_shape"
+_CUSTOM = "op_type"  # The name that an operator written in Python is registered by.
 _WRITTEN_AS = 10901  # The version of MXNet whose form to_json writes.
 
 # Name of a node, and index of one of its outputs.
@@ -186,7 +187,8 @@ def _node(row: Any, before: list[Node], of_bundle: bool) -> Node:
         _check_attributes(attributes)
         check_attributes(attributes, len(inputs))
     except RefusedOperator as error:
-        raise RefusedOperator(f"{node.name}: {error}") from error
+        of = f" ({attributes[_CUSTOM]})" if _CUSTOM in attributes else ""
+        raise RefusedOperator(f"{node.name}{of}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{node.name}: {error}") from error
     return node
