@@ -313,10 +313,8 @@ def test_an_operator_in_python_exists_in_python_alone(tmp_path, runtime):
     files = saved(tmp_path, mx.sym.var("data"))
     files.symbol.write_text(json.dumps(graph))
     line = why_not(runtime, files, tmp_path, data=images(1))
-    assert (
-        "clip (of_a_user): the operator Custom is refused: it calls a function of the program that loads it; the operator is written in Python"
-        in line
-    )
+    assert "clip (of_a_user): the operator Custom is refused: it calls a function of the program" in line
+    assert "; the operator is written in Python" in line
 
 
 @every_runtime

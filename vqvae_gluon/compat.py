@@ -15,8 +15,10 @@ that it frees goes back to the system, whose fresh pages for the next one cost a
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -25,6 +27,7 @@ import numpy as np
 
 from vqvae_gluon.environment import THREADS, check_environment
 from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.isolation import CRASHES
 from vqvae_gluon.workers import processor_count
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers, malloc.h
@@ -69,6 +72,11 @@ def import_mxnet():
     finally:
         if role is not None:
             os.environ["DMLC_ROLE"] = role
+    for crash in CRASHES:
+        # MXNet's handlers write to standard error and end the process with 255, as if it had ended itself.
+        with contextlib.suppress(ValueError):  # Not in this thread.
+            if not faulthandler.is_enabled():
+                signal.signal(crash, signal.SIG_DFL)
     # An operator that failed is reported where its result is read; at exit MXNet would report it again, as a traceback.
     atexit.unregister(mxnet.base._notify_shutdown)
     atexit.register(mxnet.base._LIB.MXNotifyShutdown)

@@ -12,13 +12,17 @@ import numpy as np
 
 from vqvae_gluon.artifacts.bundle import GraphFiles, graph_files
 from vqvae_gluon.artifacts.graph import Graph, Node, Output, parse_graph, read_symbol
+from vqvae_gluon.artifacts.operators import MAX_EXTENT
 from vqvae_gluon.artifacts.parameters import full_names, has_prefix, read_parameters
 from vqvae_gluon.artifacts.proof import prove
 from vqvae_gluon.artifacts.refusals import SHAPES, graph_refusal, shape_refusal
 from vqvae_gluon.compat import forget_range_errors, mx, mxnet_reason
 from vqvae_gluon.errors import InputError
+from vqvae_gluon.limits import bounded_time, mebibytes, run_limit
 
 _SHAPES = "shapes do not fit"
+_FLOAT32_BYTES = 4
+_TRIED_BATCHES = 16  # of those that Reshapes fix
 # What to do about each cause that is found here.
 REMEDIES = {
     "parameter missing": "deploy the parameter file that net.export(prefix) wrote with this graph; an input or a label "
@@ -101,7 +105,8 @@ def read_network(files: GraphFiles) -> Network:
             forget_range_errors()
             symbol = mx.sym.load_json(text.decode())
             graph = parse_graph(symbol.tojson(), files.symbol, files.of_bundle)
-            prove(graph)
+            with bounded_time(len(graph.nodes)):
+                prove(graph)
             internals = mx.sym.load_json(graph.to_json()).get_internals()
     except mx.MXNetError as error:
         raise _refused(files, mxnet_reason(error)) from error
@@ -160,17 +165,43 @@ def check_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]])
     return findings + shape_findings(network.graph, network.symbol, stored, input_shapes)
 
 
-def require_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse a network whose parameters do not fit.
+def require_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]], pixels: int = 0) -> None:
+    """Refuse a network whose parameters do not fit, or whose tensors are too large.
+
+    Args:
+        input_shapes: by name; ``()`` for one that is not known yet.
+        pixels: of the images that are run at once, see :func:`vqvae_gluon.limits.run_limit`.
 
     Raises:
         InputError: names the first thing that is wrong.
     """
-    findings = check_binding(network, input_shapes)
-    if findings:
-        remedy = findings[0].remedy or REMEDIES[findings[0].cause]
-        file = network.files.symbol if findings[0].cause == _SHAPES else network.files.params
-        raise InputError(file, f"{findings[0]}; {remedy}")
+    with bounded_time(len(network.graph.nodes)):
+        findings = check_binding(network, input_shapes)
+        if findings:
+            remedy = findings[0].remedy or REMEDIES[findings[0].cause]
+            file = network.files.symbol if findings[0].cause == _SHAPES else network.files.params
+            raise InputError(file, f"{findings[0]}; {remedy}")
+        if all(input_shapes.values()):
+            _require_room(network, input_shapes, pixels)
+
+
+def _require_room(network: Network, input_shapes: Mapping[str, tuple[int, ...]], pixels: int) -> None:
+    """Refuse tensors that MXNet cannot count, or that take more memory than a run may."""
+    symbol, inputs = network.symbol.get_internals(), set(network.symbol.list_inputs())
+    known = {name: shape for name, shape in input_shapes.items() if name in inputs}
+    sizes = [
+        math.prod(shape) if _is_known(network.graph, shape) else 0
+        for output, shape in zip(symbol, output_shapes(network, symbol, known))
+        if output.name not in inputs
+    ]
+    if max(sizes, default=0) > MAX_EXTENT:
+        why = f"has a tensor of more than {MAX_EXTENT} elements, which MXNet does not take; feed smaller batches"
+        raise InputError(network.files.symbol, why)
+    widest = max((array.itemsize for array in network.parameters.values() if array.dtype.kind == "f"), default=0)
+    taken, limit = sum(sizes) * max(_FLOAT32_BYTES, widest), run_limit(pixels)
+    if limit is not None and taken > limit:
+        why = f"takes {mebibytes(taken)} for its tensors, and the memory limit is {mebibytes(limit)}"
+        raise InputError(network.files.symbol, f"{why}; feed smaller batches, or raise it (--memory)")
 
 
 def output_shapes(
@@ -232,8 +263,12 @@ def _wrong_shapes(graph: Graph, symbol: "mx.sym.Symbol", stored: _Shapes, known:
 
 def _fixes_the_batch(graph: Graph, symbol: "mx.sym.Symbol", stored: _Shapes, known: _Shapes) -> Optional[Node]:
     """The Reshape with whose batch all parameters would fit, if there is one."""
+    tried: set[Optional[int]] = set()
     for node in filter(is_reshape, graph.operators()):
         batch = _fixed_batch(node)
+        if batch in tried or len(tried) == _TRIED_BATCHES:
+            continue
+        tried.add(batch)
         fitting = {name: (batch or 0, *shape[1:]) for name, shape in known.items()}
         try:
             if batch is not None and fitting != known and not _wrong_shapes(graph, symbol, stored, fitting):

@@ -12,17 +12,14 @@ from vqvae_gluon import __version__
 from vqvae_gluon.cli import benchmark, codes, judging, training
 from vqvae_gluon.cli.words import EXIT_CODES, PROGRAM, Commands, Parser, fail, refuse_command, warn
 from vqvae_gluon.errors import FAILED, VQVAEError, internal_error
+from vqvae_gluon.limits import bounding_runs
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
     """Run one command and return its exit code."""
     if sys.stderr is None:  # It is closed. The next file that is opened would get its number, and what libraries say.
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words[:1] == ["parity"] and words[1:2] in (["record"], ["compare"]):
-        words[:2] = [" ".join(words[:2])]
-    if words[:1] == ["help"]:
-        words = [*words[1:], "--help"]
+    words = _joined(list(sys.argv[1:] if arguments is None else arguments))
     parser, commands = _parser()
     if words and not words[0].startswith("-") and words[0] not in commands:
         return refuse_command(words[0], commands)
@@ -30,7 +27,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # Names of files are any bytes.
     try:
-        with _trusting(getattr(options, "allow_operator", [])):
+        with _trusting(getattr(options, "allow_operator", [])), _bounding(options):
             return options.run(options)
     except VQVAEError as error:
         return fail(error.exit_code, str(error))
@@ -55,6 +52,30 @@ def _trusting(operators: list[str]) -> Iterator[None]:
 
     with trusting(operators):
         yield
+
+
+def _bounding(options: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    if not hasattr(options, "memory"):
+        return contextlib.nullcontext()
+    return bounding_runs(options.memory, options.default_memory)
+
+
+def is_isolated(words: list[str]) -> bool:
+    """Whether a command runs files that may be anybody's."""
+    return bool(words) and words[0] in ("encode", "encode-folder", "decode", "reconstruct", "parity")
+
+
+def subject(words: list[str]) -> str:
+    """The files that such a command runs, for messages."""
+    options = _parser()[0].parse_args(_joined(words))
+    return str(getattr(options, "symbol", None) or getattr(options, "bundle", None) or options.reference)
+
+
+def _joined(words: list[str]) -> list[str]:
+    """The words of a command whose name has two of them, and of ``help``."""
+    if words[:1] == ["parity"] and words[1:2] in (["record"], ["compare"]):
+        return [" ".join(words[:2]), *words[2:]]
+    return [*words[1:], "--help"] if words[:1] == ["help"] else words
 
 
 def _parser() -> tuple[argparse.ArgumentParser, list[str]]:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vqvae_gluon.cli.words import Commands, add_trust, fail, positive
+from vqvae_gluon.cli.words import Commands, add_memory, add_trust, fail, positive
 from vqvae_gluon.errors import DONE, FAILED, REJECTED, UsageError
+from vqvae_gluon.limits import BUNDLE_MEMORY
 from vqvae_gluon.workers import processor_count
 
 _TOLD = 100  # images that were rejected
+_BESIDE = ", and 4 KiB for each pixel at once"
 
 
 def add_to(commands: Commands) -> None:
@@ -34,6 +36,7 @@ def add_to(commands: Commands) -> None:
         " each (default: codes.npy)",
     )
     add_trust(encode)
+    add_memory(encode, BUNDLE_MEMORY, _BESIDE)
 
     folder = commands.add(
         "encode-folder",
@@ -75,6 +78,7 @@ def add_to(commands: Commands) -> None:
     )
     decode.add_argument("--output", type=Path, default=Path("decoded"), metavar="DIR", help="default: decoded")
     add_trust(decode)
+    add_memory(decode, BUNDLE_MEMORY, _BESIDE)
 
     reconstruct = commands.add(
         "reconstruct",
@@ -88,6 +92,7 @@ def add_to(commands: Commands) -> None:
         "--output", type=Path, default=Path("reconstructions"), metavar="DIR", help="default: reconstructions"
     )
     add_trust(reconstruct)
+    add_memory(reconstruct, BUNDLE_MEMORY, _BESIDE)
 
 
 def _encode(options: argparse.Namespace) -> int:

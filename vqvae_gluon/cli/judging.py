@@ -14,6 +14,7 @@ from vqvae_gluon.cli.words import (
     PSNR_LOST,
     RUNTIME_NAMES,
     Commands,
+    add_memory,
     add_trust,
     decibels,
     positive,
@@ -22,6 +23,7 @@ from vqvae_gluon.cli.words import (
 )
 from vqvae_gluon.config import PRESETS
 from vqvae_gluon.errors import DIVERGED, DONE, REJECTED, InputError, UsageError
+from vqvae_gluon.limits import PLAIN_MEMORY
 from vqvae_gluon.temporary import temporary_directory
 from vqvae_gluon.workers import processor_count
 
@@ -76,7 +78,7 @@ def add_to(commands: Commands) -> None:
         metavar="DB",
         help=f"of another precision, the loss of PSNR that is little enough (default: {PSNR_LOST:g})",
     )
-    _add_memory(parity)
+    _add_tapped_memory(parity)
     _add_report(parity)
 
     record = commands.add(
@@ -92,7 +94,7 @@ def add_to(commands: Commands) -> None:
     _add_subject(record)
     record.add_argument("--runtime", choices=RUNTIME_NAMES, required=True, help="what runs it")
     record.add_argument("--output", type=Path, required=True, metavar="TRACE", help="directory of the trace")
-    _add_memory(record)
+    _add_tapped_memory(record)
 
     compare = commands.add(
         "parity compare",
@@ -102,7 +104,7 @@ def add_to(commands: Commands) -> None:
     )
     compare.add_argument("reference", type=Path, metavar="TRACE_A", help="the side that is believed")
     compare.add_argument("candidate", type=Path, metavar="TRACE_B", help="the side under test")
-    _add_memory(compare)
+    _add_tapped_memory(compare)
     _add_report(compare)
 
     faults = commands.add(
@@ -141,10 +143,11 @@ def _add_subject(command: argparse.ArgumentParser) -> None:
     )
     command.add_argument("--count", type=positive, metavar="N", help="how many of them (default: all; one batch)")
     command.add_argument("--seed", type=seed, default=0, metavar="N", help="of the random numbers (default: 0)")
+    add_memory(command, PLAIN_MEMORY)
     add_trust(command)
 
 
-def _add_memory(command: argparse.ArgumentParser) -> None:
+def _add_tapped_memory(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--max-memory", type=positive, default=1536, metavar="MIB", help="of tapped tensors at once (default: 1536)"
     )

@@ -98,6 +98,17 @@ def add_trust(command: argparse.ArgumentParser) -> None:
     )
 
 
+def add_memory(command: argparse.ArgumentParser, default: int, beside: str = "") -> None:
+    """The option that bounds the runs of networks; see :mod:`vqvae_gluon.limits`."""
+    command.add_argument(
+        "--memory",
+        type=positive,
+        metavar="MIB",
+        help=f"of the tensors of a run; a graph that asks for more is rejected (default: {default}{beside})",
+    )
+    command.set_defaults(default_memory=default)
+
+
 def refuse_command(word: str, names: Iterable[str]) -> int:
     """Tell that a word is no command, and which one it is like."""
     like = difflib.get_close_matches(word, list(names), 1)

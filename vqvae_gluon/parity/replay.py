@@ -15,7 +15,7 @@ import numpy as np
 
 from vqvae_gluon.artifacts.graph import Node
 from vqvae_gluon.compat import mx
-from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.errors import VQVAEError
 from vqvae_gluon.parity import preflight
 from vqvae_gluon.parity.discrete import is_discrete
 from vqvae_gluon.parity.identify import estimates, is_like_noise
@@ -134,7 +134,7 @@ def compute(node: Node, inputs: tuple[np.ndarray, ...], training: bool = False) 
     try:
         with mx.autograd.train_mode() if training else mx.autograd.predict_mode():
             return tuple(result.asnumpy() for result in invoke(node, arrays))
-    except (mx.MXNetError, RuntimeFailure, ValueError, TypeError):
+    except (mx.MXNetError, VQVAEError, ValueError, TypeError):
         return None
 
 

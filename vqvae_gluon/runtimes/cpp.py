@@ -13,6 +13,7 @@ from vqvae_gluon.artifacts.operators import trusted
 from vqvae_gluon.artifacts.trace import TraceWriter, open_trace
 from vqvae_gluon.data.images import output_paths, read_images
 from vqvae_gluon.errors import REJECTED, InputError, RuntimeFailure
+from vqvae_gluon.limits import run_limit
 from vqvae_gluon.runtimes.base import OUTPUT, Runtime
 from vqvae_gluon.runtimes.fused import fused_notes
 from vqvae_gluon.temporary import temporary_directory
@@ -86,6 +87,9 @@ class CppRuntime(Runtime):
         command = [str(find_binary()), "--engine", self.engine, "--fusion", "mxnet", *arguments]
         for operator in trusted():
             command += ["--allow-operator", operator]
+        limit = run_limit()
+        if limit is not None:
+            command += ["--memory", str(limit >> 20)]
         where = {**os.environ, **self.settings}
         try:
             result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_TIMEOUT, env=where)

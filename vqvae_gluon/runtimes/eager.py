@@ -10,6 +10,7 @@ from vqvae_gluon.artifacts.bundle import GraphFiles
 from vqvae_gluon.artifacts.graph import Node, Output
 from vqvae_gluon.compat import call_operator, mx
 from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.limits import bounded_memory
 from vqvae_gluon.runtimes.base import PythonRuntime, Recorded, why_not_run
 
 
@@ -28,7 +29,11 @@ class EagerRuntime(PythonRuntime):
         uses.update(network.graph.outputs)
         try:
             for node in network.graph.operators():
-                for k, result in enumerate(invoke(node, [values[output] for output in node.inputs])):
+                with bounded_memory(files.symbol):
+                    results = invoke(node, [values[output] for output in node.inputs])
+                    for result in results:
+                        result.wait_to_read()
+                for k, result in enumerate(results):
                     if taps and k < network.visible[node.name]:
                         yield network.tensor((node.name, k)), node.operator, result.asnumpy()
                     if uses[node.name, k]:

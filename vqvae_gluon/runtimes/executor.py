@@ -11,6 +11,7 @@ from vqvae_gluon.artifacts.bundle import GraphFiles
 from vqvae_gluon.artifacts.fusion import BACKEND, NO_BACKEND
 from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.limits import bounded_memory
 from vqvae_gluon.runtimes.base import PythonRuntime, Recorded, why_not_run
 from vqvae_gluon.runtimes.gluon import outputs_of
 
@@ -44,7 +45,10 @@ class ExecutorRuntime(PythonRuntime):
                 executor = symbol.simple_bind(mx.cpu(), grad_req="null", type_dict=types, **shapes)
             for name, array in [*executor.arg_dict.items(), *executor.aux_dict.items()]:
                 array[:] = mx.nd.array(bound[name], dtype=bound[name].dtype)
-            outputs = list(executor.forward(is_train=False))
+            with bounded_memory(files.symbol):
+                outputs = list(executor.forward(is_train=False))
+                for output in outputs:
+                    output.wait_to_read()
             for name, operator in names:
                 yield name, operator, outputs.pop(0).asnumpy()
         except (mx.MXNetError, RuntimeError) as error:  # simple_bind raises the latter.

@@ -1,5 +1,6 @@
 """The reference: Gluon in Python, by way of ``SymbolBlock`` and its CachedOp."""
 
+import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Optional
@@ -12,6 +13,7 @@ from vqvae_gluon.artifacts.codes import Codes
 from vqvae_gluon.compat import mx
 from vqvae_gluon.data.images import check_fit, crop, pad_to, to_images, to_tensor
 from vqvae_gluon.errors import InputError, RuntimeFailure
+from vqvae_gluon.limits import bounded_memory
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, PythonRuntime, Recorded, why_not_run
 from vqvae_gluon.runtimes.eager import EagerRuntime
 
@@ -52,8 +54,11 @@ class GluonGraph:
         self._block.hybridize(static_alloc=True, static_shape=True)
         self._proved = False
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> Iterator[Recorded]:
+    def run(self, inputs: Mapping[str, np.ndarray], pixels: int = 0) -> Iterator[Recorded]:
         """Run it; one output at a time.
+
+        Args:
+            pixels: of the images that are run at once, see :func:`vqvae_gluon.limits.run_limit`.
 
         Raises:
             InputError: the parameters do not fit the shapes of the inputs.
@@ -61,21 +66,29 @@ class GluonGraph:
         """
         shapes = {name: inputs[name].shape for name in self._inputs}
         if shapes != self._checked:
-            require_binding(self._network, shapes)
+            require_binding(self._network, shapes, pixels)
             self._checked = shapes
-        arrays = [mx.nd.array(inputs[name], dtype=inputs[name].dtype) for name in self._inputs]
-        try:
-            outputs = self._block(*arrays)
-            outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
-            for name, operator in self._names:
-                yield name, operator, outputs.pop(0).asnumpy()
-        except mx.MXNetError as error:
-            why = why_not_run(error, inputs, self._network)
-            # The first run of a graph is a part of its proof: what MXNet refuses there is the file's fault.
-            if self._proved or "emory" in why:
-                raise RuntimeFailure(self._network.files.symbol, why) from error
-            raise InputError(self._network.files.symbol, f"cannot be run: {why}") from error
+        outputs = self._outputs(inputs, pixels)
+        for name, operator in self._names:
+            yield name, operator, outputs.pop(0).asnumpy()
         self._proved = True
+
+    def _outputs(self, inputs: Mapping[str, np.ndarray], pixels: int) -> list["mx.nd.NDArray"]:
+        """All outputs, computed."""
+        arrays = [mx.nd.array(inputs[name], dtype=inputs[name].dtype) for name in self._inputs]
+        with bounded_memory(self._network.files.symbol, pixels):
+            try:
+                outputs = self._block(*arrays)
+                outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+                for output in outputs:
+                    output.wait_to_read()
+                return outputs
+            except mx.MXNetError as error:
+                why = why_not_run(error, inputs, self._network)
+                # The first run of a graph is a part of its proof: what MXNet refuses there is the file's fault.
+                if self._proved:
+                    raise RuntimeFailure(self._network.files.symbol, why) from error
+                raise InputError(self._network.files.symbol, f"cannot be run: {why}") from error
 
     def output_shapes(self, inputs: Mapping[str, tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Of the graph's outputs, for inputs of these shapes.
@@ -205,7 +218,8 @@ class Predictor:
         """What a graph gives for values (N, h, w[, C]), each of which stands for so many pixels."""
         size = min(self._batch_size, max(1, _PIXELS // (values.shape[1] * values.shape[2] * pixels)))
         for start in range(0, len(values), size):
-            ((_, _, result),) = graph.run({name: prepare(values[start : start + size])})
+            part = prepare(values[start : start + size])
+            ((_, _, result),) = graph.run({name: part}, len(part) * math.prod(values.shape[1:3]) * pixels)
             yield result
 
 
