@@ -62,7 +62,7 @@ class Kind:
     """What is damaged, and what is run then.
 
     Attributes:
-        form: the file's, as mutate.py has it.
+        form: the file's, as mutate has it.
         run: ``bundle``, ``plain``, ``image`` or ``codes``.
         signed: the checks that are no proof of structure, digests and checksums, are made to fit again.
     """
