@@ -3,6 +3,7 @@
 import json
 import shutil
 import xml.etree.ElementTree as ElementTree
+import zipfile
 
 import networks
 import numpy as np
@@ -524,6 +525,21 @@ def test_bad_data_is_refused_in_one_line(residual, tmp_path, content, name):
     result = run_cli_here(*command(residual, *arguments))
     assert result.returncode == REJECTED
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_archive_that_expands_to_much_more_is_refused_at_once(residual, tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data.npy", bytes(1 << 20))
+    data = (tmp_path / "x.npz").read_bytes()
+    size = (1 << 20).to_bytes(4, "little")
+    (tmp_path / "x.npz").write_bytes(data.replace(size, (1 << 30).to_bytes(4, "little")))
+    arguments = ["--input", "data:2,3,32,32", "--candidate", "cpp", "--data", tmp_path / "x.npz"]
+    result = run_cli_here(*command(residual, *arguments))
+    assert result.returncode == REJECTED
+    assert "x.npz: is so much compressed that 1073741824 bytes are to come of it, more than 2684" in result.stderr
+    # What is not wanted is not expanded.
+    np.savez(tmp_path / "x.npz", data=np.zeros((2, 3, 32, 32), np.float32), other=np.array([{}]))
+    assert len(open_feed(read_network(residual), [InputSpec("data", (2, 3, 32, 32))], str(tmp_path / "x.npz"))) == 2
 
 
 def test_a_batch_of_another_shape_is_refused(residual, tmp_path):

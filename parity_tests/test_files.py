@@ -1,15 +1,19 @@
 """Files that are whole or absent, arrays in files, and messages; test_whole_files.py runs the programs."""
 
+import io
 import os
 import subprocess
 import sys
+import warnings
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from vqvae_gluon.archives import Archive
 from vqvae_gluon.errors import InputError
-from vqvae_gluon.files import atomic_write, parse_npy, read_npy, write_npy
+from vqvae_gluon.files import atomic_write, parse_npy, read_file, read_npy, write_npy
 
 
 def test_a_killed_python_leaves_nothing(tmp_path):
@@ -90,3 +94,75 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@pytest.mark.parametrize("name", ["fifo", "/dev/zero", "directory", "link", "nothing"])
+def test_what_is_no_file_is_not_opened(tmp_path, name):
+    """A FIFO would be waited for; /dev/zero never ends."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "fifo")
+    for read in (read_npy, lambda path: read_file(path, 100)):
+        with pytest.raises(InputError, match="does not exist or is no file"):
+            read(tmp_path / name)
+
+
+def archived(members: list[tuple[str, bytes]], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    file = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "w", method) as archive:
+        warnings.simplefilter("ignore")  # Of two members of one name.
+        for name, content in members:
+            archive.writestr(name, content)
+    return file.getvalue()
+
+
+def test_what_numpy_archives_is_read():
+    arrays = {"a/b": np.arange(6.0).reshape(2, 3), "c": np.array(3, np.int32), "none": np.zeros((0, 2), np.float32)}
+    for save in (np.savez, np.savez_compressed):
+        file = io.BytesIO()
+        save(file, **arrays)
+        archive = Archive(file, "x.npz")
+        assert archive.sizes.keys() == arrays.keys()
+        for name, array in arrays.items():
+            found = archive.array(name)
+            assert found.dtype == array.dtype
+            np.testing.assert_array_equal(found, array)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"", "it does not end as a zip file does"),
+        (b"PK\3\4" + bytes(100), "it does not end as a zip file does"),
+        (archived([("x", b"")]), "its member x is no array"),
+        (archived([("../x.npy", b"")]), "its member ../x.npy is no array"),
+        (archived([("/x.npy", b"")]), "its member /x.npy is no array"),
+        (archived([("x.npy", b""), ("x.npy", b"")]), "it holds two arrays of one name"),
+        (archived([("x.npy", b"")], zipfile.ZIP_LZMA), "compressed in another way"),
+        (
+            archived([(f"{n:060}.npy", b"") for n in range(10000)], zipfile.ZIP_STORED),
+            "its directory has 1100000 bytes",
+        ),
+        (archived([("x.npy", b"")]) + b"x", "it does not end as a zip file does"),
+    ],
+)
+def test_an_archive_of_anything_else_is_refused(data, why):
+    with pytest.raises(InputError, match=why):
+        Archive(io.BytesIO(data), "x.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x93NUMPY\1\0", b"\x80\4K\1."])
+def test_a_member_that_is_no_array_is_refused(content):
+    with pytest.raises(InputError, match=r"x.npz: x: is not an .npy file"):
+        Archive(io.BytesIO(archived([("x.npy", content)])), "x.npz").array("x")
+
+
+def test_a_member_that_is_more_than_its_directory_says_is_not_expanded():
+    data = archived([("x.npy", bytes(1 << 20))])
+    assert data.count((1 << 20).to_bytes(4, "little")) == 2
+    claimed = data.replace((1 << 20).to_bytes(4, "little"), (100).to_bytes(4, "little"))
+    with pytest.raises(InputError, match="CRC"):
+        Archive(io.BytesIO(claimed), "x.npz").read("x")
+    longer = data.replace((1 << 20).to_bytes(4, "little"), (1 << 30).to_bytes(4, "little"))
+    with pytest.raises(InputError, match="is cut off"):
+        Archive(io.BytesIO(longer), "x.npz").read("x")

@@ -22,6 +22,7 @@ PACKAGE = ROOT / "vqvae_gluon"
 ROOMS = ["data", "model", "training", "artifacts", "runtimes", "parity"]
 # What belongs to no room and may be imported from all of them.
 FOUNDATIONS = {
+    "archives",
     "compat",
     "config",
     "environment",

@@ -28,12 +28,12 @@ from vqvae_gluon.data.images import find_images, read_image, read_images, to_ten
 from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE
 from vqvae_gluon.model.vqvae import VQVAE
 from vqvae_gluon.training import checkpoint, plots
-from vqvae_gluon.training.checkpoint import Progress
 from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.learner import Learner
 from vqvae_gluon.training.log import RECORD, Log
 from vqvae_gluon.training.metrics import evaluate
 from vqvae_gluon.training.plots import pairs_grid
+from vqvae_gluon.training.progress import Progress
 
 FLAGS = [
     *("--preset", "mnist-original", "--batch-size", 32, "--validation-images", 64),

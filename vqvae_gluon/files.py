@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Optional
@@ -65,6 +66,27 @@ def write_npy(file: IO[bytes], array: np.ndarray) -> None:
     file.write(array.data)
 
 
+def open_file(path: Path, remedy: str = "") -> IO[bytes]:
+    """Open a file for reading. Whatever else has that name is not opened: to open a device may do something, and to
+    open a FIFO waits for who writes it.
+
+    Args:
+        remedy: what a message says at its end.
+
+    Raises:
+        InputError: it is missing, no file, or cannot be read.
+    """
+    try:
+        if Path(path).is_file():
+            file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115
+            if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return file
+            file.close()
+    except (OSError, ValueError) as error:
+        raise InputError(path, _reason(error)) from error
+    raise InputError(path, f"does not exist or is no file{remedy}")
+
+
 def read_file(path: Path, limit: int, remedy: str = "") -> bytes:
     """The bytes of a file.
 
@@ -74,13 +96,11 @@ def read_file(path: Path, limit: int, remedy: str = "") -> bytes:
     Raises:
         InputError: it is missing, no file, or longer than the limit.
     """
-    try:
-        if not Path(path).is_file():
-            raise InputError(path, f"does not exist or is no file{remedy}")
-        with open(path, "rb") as file:
+    with open_file(path, remedy) as file:
+        try:
             data = file.read() if os.fstat(file.fileno()).st_size <= limit else None
-    except (OSError, ValueError) as error:
-        raise InputError(path, getattr(error, "strerror", None) or str(error)) from error
+        except OSError as error:
+            raise InputError(path, _reason(error)) from error
     if data is None or len(data) > limit:
         raise InputError(path, f"is larger than the limit of {limit} bytes")
     return data
@@ -94,17 +114,13 @@ def read_npy(path: Path) -> np.ndarray:
         InputError: the file is missing, damaged, or something else.
     """
     try:
-        if not Path(path).is_file():
-            raise InputError(path, "does not exist or is no file")
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             size = os.fstat(file.fileno()).st_size
             begin = file.read(len(_NPY_VERSION) + 2 + _MAX_NPY_HEADER_BYTES)
-        dtype, shape, offset = _parse_npy_header(begin, size)
-        if not math.prod(shape):
-            return np.zeros(shape, dtype)
-        return (
-            np.memmap(path, dtype, "r", offset, shape) if shape else np.array(parse_npy(Path(path).read_bytes(), path))
-        )
+            dtype, shape, offset = _parse_npy_header(begin, size)
+            if not math.prod(shape):
+                return np.zeros(shape, dtype)
+            return np.memmap(file, dtype, "r", offset, shape) if shape else np.array(parse_npy(begin, path))
     except (OSError, ValueError) as error:
         raise InputError(path, f"is not an .npy file that can be read: {_reason(error)}") from error
 
@@ -208,6 +224,10 @@ def _link(handle: int, path: Path) -> Optional[str]:
             os.link(f"/proc/self/fd/{handle}", name, src_dir_fd=handle, follow_symlinks=True)
             return None if name != hidden else hidden
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), hidden)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _reason(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """What is fed to a plain export: inputs as a user names them, values from files, images, a trace or a seed."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,13 +9,17 @@ from typing import Optional
 
 import numpy as np
 
+from vqvae_gluon.archives import Archive
 from vqvae_gluon.artifacts.binding import Network, output_shapes
 from vqvae_gluon.artifacts.trace import INDEX, open_trace
 from vqvae_gluon.data.images import find_images, read_images, to_tensor
 from vqvae_gluon.errors import InputError, UsageError
-from vqvae_gluon.files import read_npy
+from vqvae_gluon.files import open_file, read_npy
 
-_MAX_VALUES = 1 << 31  # of one input
+_MAX_VALUES = 2**31 - 1  # of one input; MXNet counts with 32 bits
+_MAX_RANK = 32
+# What the arrays of an .npz file may take: so many times the file, and beside that
+_EXPANSION, _SPARE_BYTES = 4, 256 << 20
 _DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int32", "int64")
 # Operators whose input of this number holds indices, and the attribute that says how many there are.
 _INDICES = {"Embedding": (0, "input_dim"), "one_hot": (0, "depth")}
@@ -185,7 +190,7 @@ def _read(source: str, specs: list[InputSpec]) -> dict[str, np.ndarray]:
     elif path.is_dir():
         values = {_only(specs, source).name: to_tensor(read_images(find_images(path), _only(specs, source).shape[1]))}
     elif path.suffix == ".npz":
-        values = _read_npz(path)
+        values = _read_npz(path, specs)
     elif path.suffix == ".npy":
         values = {_only(specs, source).name: read_npy(path)}
     else:
@@ -201,14 +206,17 @@ def _read(source: str, specs: list[InputSpec]) -> dict[str, np.ndarray]:
     return {spec.name: values[spec.name].astype(spec.dtype) for spec in specs}
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise InputError(path, "does not exist") from error
-    except Exception as error:  # zipfile, zlib and NumPy raise what they like on a damaged archive.
-        raise InputError(path, f"is not an .npz file that can be read: {error}") from error
+def _read_npz(path: Path, specs: list[InputSpec]) -> dict[str, np.ndarray]:
+    """The arrays of the inputs; what else the file holds is not read."""
+    with open_file(path) as file:
+        archive = Archive(file, path)
+        names = [spec.name for spec in specs if spec.name in archive.sizes]
+        limit = _EXPANSION * os.fstat(file.fileno()).st_size + _SPARE_BYTES
+        total = sum(archive.sizes[name] for name in names)
+        if total > limit:
+            why = f"is so much compressed that {total} bytes are to come of it, more than {limit}"
+            raise InputError(path, f"{why}; write it by numpy.savez, which does not compress")
+        return {name: archive.array(name) for name in names}
 
 
 def _only(specs: list[InputSpec], source: str) -> InputSpec:

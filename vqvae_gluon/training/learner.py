@@ -252,6 +252,17 @@ def set_parameters(model: VQVAE, arrays: dict[str, np.ndarray]) -> None:
         parameter.set_data(mx.nd.array(_array(arrays, f"model/{name}", parameter.shape)))
 
 
+def state_layout(model: VQVAE) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of all arrays that :meth:`Learner.state` gives of a model that has learned, by name."""
+    parameters = model.collect_params()
+    layout = {f"model/{name}": ("float32", p.shape) for name, p in parameters.items()}
+    for index, name in enumerate(sorted(parameters)):  # As Gluon's trainer numbers them.
+        if parameters[name].grad_req != "null":
+            layout.update({f"adam/{index}/{which}": ("float32", parameters[name].shape) for which in _MOMENTS})
+    state = model.quantizer.state.items()
+    return {**layout, **{f"quantizer/{name}": (value.dtype.name, value.shape) for name, value in state}}
+
+
 def _array(arrays: dict[str, np.ndarray], name: str, shape: Optional[tuple[int, ...]]) -> np.ndarray:
     value = arrays.get(name)
     if value is None or value.shape != shape:

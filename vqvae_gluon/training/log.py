@@ -19,7 +19,7 @@ from vqvae_gluon.data.images import write_image
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import atomic_write
 from vqvae_gluon.training import plots
-from vqvae_gluon.training.checkpoint import Progress, Row
+from vqvae_gluon.training.progress import Progress, Row
 
 RECORD = (
     "log.txt",

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import hashlib
-import io
 import sys
 import time
 from pathlib import Path
@@ -21,21 +20,20 @@ from vqvae_gluon.model.vqvae import to_pixels
 from vqvae_gluon.settings import to_toml
 from vqvae_gluon.training import checkpoint, plots
 from vqvae_gluon.training.adapt import ADAPTED, Prepared
-from vqvae_gluon.training.checkpoint import Checkpoint, Progress, Row
+from vqvae_gluon.training.checkpoint import Checkpoint
 from vqvae_gluon.training.cluster import Alone
 from vqvae_gluon.training.learner import LOSSES, Learner, Step
 from vqvae_gluon.training.log import Log
 from vqvae_gluon.training.metrics import evaluate, perplexity
+from vqvae_gluon.training.progress import LOGGED_STEPS, MEASURED, Progress, Row
 from vqvae_gluon.training.schedule import batches_of, learning_rate, steps_of
 
 _GRID_IMAGES = 64
-_LOGGED_STEPS = 100
 _START_IMAGES = 1000
 _COMPARED_IMAGES = 100
 _VARIANCE_IMAGES = 50000
 _HELD_OUT = 0  # of streams of random numbers, beside those of the epochs, which are numbered from 1 on
 _LOWER_WEIGHTS = "lower --reconstruction-weight or --commitment-cost"
-_MEASURED = (*LOSSES, "perplexity", "gradient_norm", "restarted")
 
 
 def train(options: RunConfig, prepared: Prepared, workers: Alone) -> Progress:
@@ -132,7 +130,7 @@ class _Run:
     def _begin(self, images: ImageSet) -> Progress:
         """Where the run stands: at its beginning, or where its last checkpoint was taken, which rank 0 reads."""
         path = find_checkpoint(self._directory)
-        given = path.read_bytes() if self._workers.rank == 0 and path.exists() else b""
+        given = checkpoint.read_bytes(path) if self._workers.rank == 0 and path.exists() else b""
         found = self._workers.agree(given)
         if not found:
             count = max(_START_IMAGES, self._config.training.kmeans_images)
@@ -145,7 +143,7 @@ class _Run:
                         tqdm.write(f"{self._directory}: {note}", file=sys.stderr)
                 raise
             return Progress()
-        last = checkpoint.load(path, io.BytesIO(found))
+        last = checkpoint.load(path, found)
         _check_same(path, last, self._config, self._data)
         try:
             self._learner.restore(last.arrays, last.progress.step)
@@ -220,7 +218,7 @@ class _Run:
         plan = [self._chosen[batch] for batch in batches_of(training, len(self._chosen), progress.epoch + 1)]
         plan = plan[: self._steps - progress.step + progress.position]
         shares = [self._workers.share(batch) for batch in plan]
-        progress.sums = progress.sums or [0.0] * len(_MEASURED)
+        progress.sums = progress.sums or [0.0] * len(MEASURED)
         progress.counts = progress.counts or [0] * self._config.model.num_embeddings
         before, start = progress.seconds, time.perf_counter()
         quiet = None if self._workers.rank == 0 else True
@@ -240,7 +238,7 @@ class _Run:
                 self._log_step(step)
                 if progress.step % self._options.checkpoint_steps == 0 and progress.position < len(plan):
                     self._save(find_checkpoint(self._directory))
-        means = dict(zip(_MEASURED, (np.array(progress.sums) / progress.position).tolist()))
+        means = dict(zip(MEASURED, (np.array(progress.sums) / progress.position).tolist()))
         return {
             "epoch": progress.epoch + 1,
             "step": progress.step,
@@ -276,8 +274,8 @@ class _Run:
         measured = [*step.losses, perplexity(step.counts), step.gradient_norm, step.restarted]
         progress.sums = (np.array(progress.sums) + measured).tolist()
         progress.recent = (np.array(progress.recent or [0.0] * len(measured)) + measured).tolist()
-        if progress.step % _LOGGED_STEPS == 0:
-            means = dict(zip(_MEASURED, (np.array(progress.recent) / _LOGGED_STEPS).tolist()))
+        if progress.step % LOGGED_STEPS == 0:
+            means = dict(zip(MEASURED, (np.array(progress.recent) / LOGGED_STEPS).tolist()))
             row = {
                 "step": progress.step,
                 **means,

@@ -11,6 +11,8 @@ from vqvae_gluon.config import Config
 from vqvae_gluon.data.images import to_tensor
 from vqvae_gluon.model.vqvae import VQVAE, to_pixels
 
+# Of a set of images; a checkpoint's rows hold all of them.
+MEASURES = ("loss", "mse", "normalised_mse", "psnr", "ssim", "perplexity", "codes_used", "bits_per_dimension")
 _WINDOW, _SIGMA = 11, 1.5
 _LUMINANCE, _CONTRAST = 0.01**2, 0.03**2
 
