@@ -554,6 +554,27 @@ def test_inputs_that_make_no_sense(text):
         parse_spec(text)
 
 
+@pytest.mark.parametrize("shape", ["2147483648", "65536,65536", "999999999999,999999999999", ",".join("1" * 33)])
+def test_an_input_beyond_measure_is_refused(shape):
+    with pytest.raises(UsageError, match="a shape of more than 32 extents or 2147483647 values for data; give"):
+        parse_spec(f"data:{shape}")
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["--input", "data:1,3,20000,20000"], "ask for 9156 MiB of random numbers, and --max-memory is 1536"),
+        (["--input", "data:1,3,32,32", "--count", 2**31 - 1], "asks for 6597069763584 numbers of one input"),
+        (["--input", "data:" + "1," * 300 + "1"], "more than 32 extents"),
+        (["--input", "data:" + "9" * 5000], "takes NAME:SHAPE"),
+    ],
+)
+def test_numbers_beyond_measure_are_not_drawn(residual, words, why):
+    result = run_cli_here(*command(residual, "--candidate", "gluon", *words))
+    assert (result.returncode, result.stderr.count("\n")) == (USAGE, 1)
+    assert why in result.stderr
+
+
 def test_specs_are_read():
     assert parse_spec("codes:1,7,7:int32") == InputSpec("codes", (1, 7, 7), "int32")
     assert parse_spec("data:1,3,224,224") == InputSpec("data", (1, 3, 224, 224), "float32")

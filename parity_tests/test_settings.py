@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import math
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from conftest import run_cli_here, settings
 from vqvae_gluon.cli import main
 from vqvae_gluon.config import PRESETS, ModelConfig, RunConfig, TrainingConfig
 from vqvae_gluon.errors import REJECTED, USAGE, InputError, UsageError
+from vqvae_gluon.model.vqvae import VQVAE
 from vqvae_gluon.settings import add_flags, read_settings, to_toml
 
 
@@ -80,6 +82,20 @@ def test_every_field_is_a_flag():
         ("training = 3", "has the unknown key training"),
         ("[training\n", "is not TOML"),
         ("\udcff", "is not TOML"),
+        # What would be read for minutes, or ask for all memory.
+        ("a" + ".a" * 300000 + " = 1", "it holds more than settings"),
+        ("\n".join(f"[a{n}.b]" for n in range(1100)), "it holds more than settings"),
+        ("\n".join(f"x{n}=1" for n in range(1100)), "it holds more than settings"),
+        ("x = " + "[" * 400000, "it holds more than settings"),
+        ("x = " + "[" * 900 + "]" * 900, "is not TOML"),
+        ("[training]\nepochs = " + "9" * 500000, "a number or a name of 200 characters"),
+        ("[training]\nepochs = " + "9" * 190, "epochs is 9{100}\\.\\.\\."),
+        ("#" * (1 << 20) + "#", "is larger than the limit"),
+        ("[model]\nhidden_channels = [" + "1, " * 99999 + "1]", "hidden_channels has 100000 values, more than 16"),
+        ("[model]\nembedding_dim = 1000000000", "embedding_dim is 1000000000, more than 65536"),
+        ("[model]\nresidual_blocks = 9999", "residual_blocks is 9999, more than 256"),
+        ("[run]\nnum_workers = 1000000", "num_workers is 1000000, more than 1024"),
+        ('[run]\noutput = "a\\u0000b"', "which no file's name can be"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_by_name(text, why, tmp_path):
@@ -98,6 +114,20 @@ def test_settings_that_do_not_fit_together_are_a_usage_error():
         settings("--epsilon", "0")
     with pytest.raises(UsageError, match="decay_steps is for a schedule that falls"):
         settings("--preset", "mnist-original", "--decay-steps", 10)
+
+
+def test_texts_and_comments_may_hold_anything(write):
+    path = write("# " + "[a.b]" * 2000 + '\n[run]\noutput = "' + "[a.b]" * 2000 + '"\ndata_directory = """#"""')
+    assert settings("--config", path)[1] == RunConfig(output="[a.b]" * 2000, data_directory="#")
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_parameters_of_a_network_are_counted_before_it_is_made(preset):
+    for model in (PRESETS[preset].model, dataclasses.replace(PRESETS[preset].model, hidden_channels=(3, 4, 5))):
+        counts = (math.prod(parameter.shape) for parameter in VQVAE(model).collect_params().values())
+        assert model.parameters == sum(counts)
+    with pytest.raises(UsageError, match=r"would have \d+ parameters, more than 268435456; make it smaller"):
+        settings("--preset", preset, "--hidden-channels", 60000, 60000)
 
 
 def test_a_preset_in_a_file_is_looked_at_even_where_a_flag_names_another(write):
@@ -135,7 +165,7 @@ def test_a_missing_file_is_told(tmp_path):
     assert "none.toml: does not exist" in result.stderr
 
 
-@pytest.mark.parametrize("flag", [["--decay", "x"], ["--cosine=3"], ["--quantizer", "gumbel"]])
+@pytest.mark.parametrize("flag", [["--decay", "x"], ["--cosine=3"], ["--quantizer", "gumbel"], ["--seed", "9" * 30]])
 def test_a_flag_that_is_wrong_is_a_usage_error(flag):
     with pytest.raises(SystemExit) as end:
         run_cli_here("train", *flag)
@@ -227,3 +257,22 @@ def test_only_what_the_user_set_counts_as_given(write):
     path = write('preset = "cifar10"\n[training]\nbatch_size = 7')
     found = read_settings(parser.parse_args(["--config", str(path), "--epochs", "3"]))
     assert found.given == {"training.batch_size", "training.epochs"}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["parity", "x", "--count", str(2**31)],
+        ["parity", "x", "--batch-size", "9" * 30],
+        ["parity", "x", "--max-memory", "9" * 5000],
+        ["train", "--num-workers", "1000000000"],
+        ["faults", "--jobs", "100000"],
+        ["launch", "--workers", "100000"],
+        ["encode-folder", "x", "y", "--output", "z", "--shard-size", "-1"],
+    ],
+)
+def test_a_number_beyond_measure_is_a_usage_error_at_once(words, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == USAGE
+    assert capsys.readouterr().err.count("\n") == 1

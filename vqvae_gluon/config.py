@@ -7,6 +7,10 @@ from typing import Any
 
 # Of a field that bundles and checkpoints from before it came do not hold; they mean its default.
 _LATER = {"later": True}
+# More than any network that is of use, and as much as a machine may have memory for: a number in a file allocates
+# nothing. "most" and "longest" of a field bound its value or each of its values, and how many of them there are.
+_MAX_PARAMETERS = 2**28
+_WIDTH = {"most": 2**16}
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,12 @@ class ModelConfig:
     """
 
     image_channels: int = 1
-    hidden_channels: tuple[int, ...] = (32, 64)
-    embedding_dim: int = 16
-    num_embeddings: int = 64
+    hidden_channels: tuple[int, ...] = field(default=(32, 64), metadata={**_WIDTH, "longest": 16})
+    embedding_dim: int = field(default=16, metadata=_WIDTH)
+    num_embeddings: int = field(default=64, metadata={"most": 2**24})
     commitment_cost: float = 0.25
-    residual_blocks: int = field(default=0, metadata=_LATER)
-    residual_channels: int = field(default=0, metadata=_LATER)
+    residual_blocks: int = field(default=0, metadata={**_LATER, "most": 256})
+    residual_channels: int = field(default=0, metadata={**_LATER, **_WIDTH})
     quantizer: str = field(default="codebook-loss", metadata={**_LATER, "choices": ("codebook-loss", "ema")})
     decay: float = field(default=0.99, metadata=_LATER)
     epsilon: float = field(default=1e-5, metadata=_LATER)
@@ -46,6 +50,23 @@ class ModelConfig:
     def stride(self) -> int:
         """Pixels an image side has for each latent pixel."""
         return int(2 ** len(self.hidden_channels))
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the network learns (model/vqvae.py), its codebook among them."""
+        last, blocks, dim = self.hidden_channels[-1], self.residual_blocks, self.embedding_dim
+        layers = [(last, dim, 1)]  # Of each: channels it takes, channels it gives, and the area of its kernel.
+        widths = [self.image_channels, *self.hidden_channels]
+        layers += [(*pair, 16 if blocks else 9) for pair in zip(widths, widths[1:])]
+        if blocks:
+            layers += [(last, last, 9), (dim, last, 9)]
+            layers += [(last, self.residual_channels, 9), (self.residual_channels, last, 1)] * (2 * blocks)
+            widths = [*self.hidden_channels[::-1], self.image_channels]
+        else:
+            layers += [(self.hidden_channels[0], self.image_channels, 9)]
+            widths = [dim, *self.hidden_channels[::-1]]
+        layers += [(*pair, 16) for pair in zip(widths, widths[1:])]
+        return self.num_embeddings * dim + sum((takes * area + 1) * gives for takes, gives, area in layers)
 
 
 @dataclass(frozen=True)
@@ -97,7 +118,7 @@ class TrainingConfig:
     kmeans_images: int = field(default=0, metadata=_LATER)
     flip: bool = field(default=False, metadata=_LATER)
     shift: int = field(default=0, metadata=_LATER)
-    image_size: int = field(default=0, metadata=_LATER)
+    image_size: int = field(default=0, metadata={**_LATER, "most": 2**14})
 
 
 @dataclass(frozen=True)
@@ -137,6 +158,9 @@ class Config:
         if model["restart_below"] and model["quantizer"] != "ema":
             raise ValueError("restart_below is for the quantizer ema alone")
         config = cls(ModelConfig(**model), TrainingConfig(**training))
+        if config.model.parameters > _MAX_PARAMETERS:
+            count = config.model.parameters
+            raise ValueError(f"the network would have {count} parameters, more than {_MAX_PARAMETERS}; make it smaller")
         size, stride = config.training.image_size, config.model.stride
         if size % stride:
             fitting = max(1, size // stride) * stride
@@ -161,7 +185,7 @@ class RunConfig:
 
     output: str = ""
     data_directory: str = ""
-    num_workers: int = 0
+    num_workers: int = field(default=0, metadata={"most": 1024})
     checkpoint_steps: int = 500
     operators: str = field(default="auto", metadata={"choices": ("auto", "fused", "mxnet")})
     kvstore: str = field(default="", metadata={"choices": ("", "dist_sync")})
@@ -182,27 +206,42 @@ def check_field(entry: dataclasses.Field, value: Any) -> Any:
     Raises:
         ValueError: it is not.
     """
-    value = _value(entry.name, value, entry.default)
+    value = _value(entry, value, entry.default)
     choices = entry.metadata.get("choices", [value])
     if value not in choices:
-        raise ValueError(f"{entry.name} is {value!r}; it may be {' or '.join(map(repr, choices))}")
+        raise ValueError(f"{entry.name} is {shown(value)}; it may be {' or '.join(map(repr, choices))}")
     return value
 
 
-def _value(name: str, value: Any, default: Any) -> Any:
+def _value(entry: dataclasses.Field, value: Any, default: Any) -> Any:
+    name = entry.name
     if isinstance(default, tuple):
         if not isinstance(value, (list, tuple)) or not value:
             raise ValueError(f"{name} is no list")
-        return tuple(_value(name, entry, default[0]) for entry in value)
-    if isinstance(default, float) and type(value) is int:
+        longest = entry.metadata["longest"]
+        if len(value) > longest:
+            raise ValueError(f"{name} has {len(value)} values, more than {longest}")
+        return tuple(_value(entry, one, default[0]) for one in value)
+    if isinstance(default, float) and type(value) is int and abs(value) < 2**63:
         value = float(value)
     if type(value) is not type(default):
-        raise ValueError(f"{name} is {value!r}, no {type(default).__name__}")
+        raise ValueError(f"{name} is {shown(value)}, no {type(default).__name__}")
     if not isinstance(value, str) and not 0 <= value < (math.inf if isinstance(value, float) else 2**31):
-        raise ValueError(f"{name} is {value!r}")
+        raise ValueError(f"{name} is {shown(value)}")
+    if isinstance(value, str) and "\0" in value:
+        raise ValueError(f"{name} is {shown(value)}, which no file's name can be")
+    most = entry.metadata.get("most", value)
+    if value > most:
+        raise ValueError(f"{name} is {value}, more than {most}")
     if isinstance(value, int) and value == 0 and default != 0:
         raise ValueError(f"{name} is 0")
     return value
+
+
+def shown(value: Any) -> str:
+    """A value as messages tell it: the first of many characters."""
+    text = repr(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 _CIFAR10_VARIANCE = 0.06327  # of the training pixels, taken as 0..1

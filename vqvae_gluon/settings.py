@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from vqvae_gluon.config import PRESETS, Config, ModelConfig, RunConfig, TrainingConfig, check_field
+from vqvae_gluon.config import PRESETS, Config, ModelConfig, RunConfig, TrainingConfig, check_field, shown
 from vqvae_gluon.errors import InputError, UsageError
 from vqvae_gluon.files import read_file
 
@@ -22,6 +22,18 @@ else:
 _SECTIONS: dict[str, Any] = {"model": ModelConfig, "training": TrainingConfig, "run": RunConfig}
 _FLAGS = {"data": "dataset", "data_directory": "data"}  # that are not named for their fields
 _MAX_FILE_BYTES = 1 << 20
+# What a TOML reader takes long for, or calls itself for: names joined by dots, brackets, keys and long numbers. All
+# settings together have some 50 keys.
+_MARKS, _MAX_MARKS = (".", "[", "{", "="), 1000
+_LONG_WORD = re.compile(r"[\w+.-]{200}")
+_TEXT_FORMS = (
+    r'"{3}(?:[^\\]|\\.)*?(?:"{3}|\Z)',
+    r"'{3}.*?(?:'{3}|\Z)",
+    r'"(?:[^"\\\n]|\\.)*"?',
+    r"'[^'\n]*'?",
+    r"#[^\n]*",
+)
+_TEXT = re.compile("|".join(_TEXT_FORMS), re.DOTALL)
 SETTINGS_FILE = "settings.toml"  # In the directory of a run.
 
 
@@ -136,22 +148,38 @@ def _to_json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
+def _parse(data: bytes) -> dict[str, Any]:
+    """What a file of settings says.
+
+    Raises:
+        ValueError: it is no TOML, or more than settings are.
+    """
+    text = data.decode()
+    # Up to where the reader finds a mistake, texts and comments are where this finds them.
+    bare = _TEXT.sub("", text)
+    if any(bare.count(mark) > _MAX_MARKS for mark in _MARKS):
+        raise ValueError("it holds more than settings")
+    if _LONG_WORD.search(bare):
+        raise ValueError("it holds a number or a name of 200 characters or more")
+    return tomllib.loads(text)
+
+
 def _read_file(path: Path) -> dict[str, Any]:
     try:
-        given = tomllib.loads(read_file(path, _MAX_FILE_BYTES).decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        given = _parse(read_file(path, _MAX_FILE_BYTES))
+    except (ValueError, RecursionError) as error:
         raise InputError(path, f"is not TOML ({error})") from error
     for section, entries in given.items():
         if section == "preset":
             if not isinstance(entries, str) or entries not in PRESETS:
-                raise InputError(path, f"preset is {entries!r}; the presets are {', '.join(PRESETS)}")
+                raise InputError(path, f"preset is {shown(entries)}; the presets are {', '.join(PRESETS)}")
             continue
         if section not in _SECTIONS or not isinstance(entries, dict):
-            raise InputError(path, f"has the unknown key {section}; it may have preset, {', '.join(_SECTIONS)}")
+            raise InputError(path, f"has the unknown key {section[:100]}; it may have preset, {', '.join(_SECTIONS)}")
         fields = {entry.name: entry for entry in dataclasses.fields(_SECTIONS[section])}
         for key, value in entries.items():
             if key not in fields:
-                raise InputError(path, f"[{section}] has the unknown key {key}; it may have {', '.join(fields)}")
+                raise InputError(path, f"[{section}] has the unknown key {key[:100]}; it may have {', '.join(fields)}")
             try:
                 entries[key] = check_field(fields[key], value)
             except ValueError as error:

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from vqvae_gluon.cli.words import PROGRAM, Commands, positive
+from vqvae_gluon.cli.words import PROGRAM, Commands, positive, processes
 from vqvae_gluon.errors import DONE, FAILED, UsageError, one_line
 from vqvae_gluon.workers import processor_count
 
@@ -55,7 +55,7 @@ def add_to(commands: Commands) -> None:
     bench.add_argument("--rounds", type=positive, metavar="N", help="turns of each (default: 7)")
     threads = processor_count()
     bench.add_argument(
-        "--threads", type=positive, default=threads, metavar="N", help=f"of each peer (default: {threads})"
+        "--threads", type=processes, default=threads, metavar="N", help=f"of each peer (default: {threads})"
     )
     bench.add_argument(
         "--data",

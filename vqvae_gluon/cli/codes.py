@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from vqvae_gluon.cli.words import Commands, add_memory, add_trust, fail, positive
+from vqvae_gluon.cli.words import Commands, add_memory, add_trust, fail, positive, processes
 from vqvae_gluon.errors import DONE, FAILED, REJECTED, UsageError
 from vqvae_gluon.limits import BUNDLE_MEMORY
 from vqvae_gluon.workers import processor_count
@@ -56,7 +56,7 @@ def add_to(commands: Commands) -> None:
         "--shard-size", type=positive, default=1024, metavar="N", help="images encoded together (default: 1024)"
     )
     jobs = processor_count()
-    folder.add_argument("--jobs", type=positive, metavar="N", help=f"processes of this machine (default: {jobs})")
+    folder.add_argument("--jobs", type=processes, metavar="N", help=f"processes of this machine (default: {jobs})")
     folder.add_argument(
         "--cluster",
         metavar="ADDRESS",

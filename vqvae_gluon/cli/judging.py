@@ -18,6 +18,7 @@ from vqvae_gluon.cli.words import (
     add_trust,
     decibels,
     positive,
+    processes,
     seed,
     share,
 )
@@ -121,7 +122,7 @@ def add_to(commands: Commands) -> None:
     )
     faults.add_argument("--fast", action="store_true", help="every kind of fault and of control once")
     jobs = processor_count()
-    faults.add_argument("--jobs", type=positive, default=jobs, metavar="N", help=f"processes (default: {jobs})")
+    faults.add_argument("--jobs", type=processes, default=jobs, metavar="N", help=f"processes (default: {jobs})")
 
 
 def _add_subject(command: argparse.ArgumentParser) -> None:
@@ -356,7 +357,9 @@ def _export_and_feed(options: argparse.Namespace):
 
     files = GraphFiles(options.symbol, options.params)
     specs = parse_specs(options.input or ())
-    return files, open_feed(read_network(files), specs, options.data, options.count, options.seed)
+    return files, open_feed(
+        read_network(files), specs, options.data, options.count, options.seed, options.max_memory << 20
+    )
 
 
 def _tell(report, words, options: argparse.Namespace) -> int:

@@ -6,12 +6,13 @@ import shlex
 import sys
 from pathlib import Path
 
-from vqvae_gluon.cli.words import DATASET_NAMES, PRECISION_NAMES, Commands, positive
+from vqvae_gluon.cli.words import DATASET_NAMES, PRECISION_NAMES, Commands, positive, processes, up_to
 from vqvae_gluon.errors import DONE, InputError, RuntimeFailure, UsageError
 from vqvae_gluon.settings import add_flags
 from vqvae_gluon.temporary import temporary_directory
 
 _CALIBRATION_IMAGES = 512
+_MAX_SIDE = 2**14  # as of the setting image_size
 
 
 def add_to(commands: Commands) -> None:
@@ -44,8 +45,8 @@ def add_to(commands: Commands) -> None:
             "--workers 8 --servers 2 --hosts a,b,c,d -- train --preset cifar10 --data cifar-10-batches-py",
         ],
     )
-    launch.add_argument("--workers", type=positive, default=2, metavar="N", help="that share each batch (default: 2)")
-    launch.add_argument("--servers", type=positive, default=1, metavar="N", help="that add up (default: 1)")
+    launch.add_argument("--workers", type=processes, default=2, metavar="N", help="that share each batch (default: 2)")
+    launch.add_argument("--servers", type=processes, default=1, metavar="N", help="that add up (default: 1)")
     launch.add_argument(
         "--hosts", default="", metavar="A,B,...", help="where they run, in turn, beside this one (default: here)"
     )
@@ -85,7 +86,7 @@ def add_to(commands: Commands) -> None:
 
     pack.add_argument(
         "--image-size",
-        type=positive,
+        type=up_to(_MAX_SIDE),
         default=0,
         metavar="N",
         help="cut each picture to the square around its middle, resized to N (default: all have one size)",

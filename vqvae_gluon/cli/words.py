@@ -115,11 +115,21 @@ def refuse_command(word: str, names: Iterable[str]) -> int:
     return fail(USAGE, f"{word}: is no command{f'; did you mean {like[0]}?' if like else ''} (see {PROGRAM} --help)")
 
 
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+def up_to(most: int) -> Callable[[str], int]:
+    """The type of a word that is a whole number from 1 to this one."""
+
+    def read(text: str) -> int:
+        number = int(text)
+        if not 1 <= number <= most:
+            raise ValueError
+        return number
+
+    read.__name__ = f"whole number from 1 to {most}"  # argparse puts it into its messages.
+    return read
+
+
+positive = up_to(2**31 - 1)
+processes = up_to(1024)  # of this machine or a job, or threads
 
 
 def share(text: str) -> float:
@@ -143,7 +153,7 @@ def seed(text: str) -> int:
     return number
 
 
+# argparse puts them into its messages.
 share.__name__ = "share from 0 to 1"
 decibels.__name__ = "number of dB"
 seed.__name__ = "whole number from 0 to 2**31 - 1"
-positive.__name__ = "whole number from 1 on"  # argparse puts it into its messages.

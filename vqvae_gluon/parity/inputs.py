@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from vqvae_gluon.files import open_file, read_npy
 
 _MAX_VALUES = 2**31 - 1  # of one input; MXNet counts with 32 bits
 _MAX_RANK = 32
+_SPEC = re.compile(r"(?P<name>[^:]+):(?P<shape> *0*[1-9]\d{0,11} *(, *0*[1-9]\d{0,11} *)*)(:(?P<dtype>\w+))?", re.ASCII)
+_DRAWN_BYTES = 8  # Random numbers are drawn as float64.
 # What the arrays of an .npz file may take: so many times the file, and beside that
 _EXPANSION, _SPARE_BYTES = 4, 256 << 20
 _DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int32", "int64")
@@ -44,24 +47,17 @@ def parse_spec(text: str) -> InputSpec:
     Raises:
         UsageError: it is something else.
     """
-    name, *rest = text.split(":")
-    dtype = rest[1] if len(rest) == 2 else "float32"
-    try:
-        shape = tuple(int(extent) for extent in rest[0].split(","))
-    except (ValueError, IndexError):
-        shape = ()
-    if (
-        not name
-        or not shape
-        or min(shape) < 1
-        or math.prod(shape) > _MAX_VALUES
-        or dtype not in _DTYPES
-        or len(rest) > 2
-    ):
+    match = _SPEC.fullmatch(text)
+    if match is None or match["dtype"] not in (None, *_DTYPES):
+        shown = text if len(text) <= 200 else f"{text[:200]}..."
         raise UsageError(
-            "--input", f"takes NAME:SHAPE[:TYPE], such as data:1,3,224,224 or codes:1,7,7:int32, not {text}"
+            "--input", f"takes NAME:SHAPE[:TYPE], such as data:1,3,224,224 or codes:1,7,7:int32, not {shown}"
         )
-    return InputSpec(name, shape, dtype)
+    shape = tuple(map(int, match["shape"].split(",")))
+    if len(shape) > _MAX_RANK or math.prod(shape) > _MAX_VALUES:
+        why = f"has a shape of more than {_MAX_RANK} extents or {_MAX_VALUES} values for {match['name']}"
+        raise UsageError("--input", f"{why}; give fewer")
+    return InputSpec(match["name"], shape, match["dtype"] or "float32")
 
 
 def parse_specs(texts: Iterable[str]) -> list[InputSpec]:
@@ -104,7 +100,12 @@ class Feed:
 
 
 def open_feed(
-    network: Network, specs: list[InputSpec], source: Optional[str] = None, count: Optional[int] = None, seed: int = 0
+    network: Network,
+    specs: list[InputSpec],
+    source: Optional[str] = None,
+    count: Optional[int] = None,
+    seed: int = 0,
+    max_memory: Optional[int] = None,
 ) -> Feed:
     """Values for the inputs of a network.
 
@@ -114,10 +115,11 @@ def open_feed(
         source: an ``.npy`` file (of the only input), an ``.npz`` file (an array for each input), a directory of images
             or a recorded trace; numbers from the seed when left out.
         count: how many samples; one batch of random numbers, or all there are, when left out.
+        max_memory: bytes that random numbers may take.
 
     Raises:
         InputError: what is there does not fit the inputs.
-        UsageError: an input is not named.
+        UsageError: an input is not named, or so many numbers are asked for that they take more memory.
     """
     notes = []
     wanted = network.unbound()
@@ -140,6 +142,7 @@ def open_feed(
     if mixed and count is not None:
         raise UsageError("--count", "is for inputs whose shapes begin with one number, that of the samples")
     if source is None:
+        _check_memory(used, count, max_memory)
         generator = np.random.default_rng(seed)
         values = {spec.name: _random(network, spec, count or spec.shape[0], generator) for spec in used}
         name = f"random numbers (seed {seed})"
@@ -157,6 +160,16 @@ def open_feed(
             name, f"the inputs have different numbers of samples: { {k: len(v) for k, v in values.items()} }"
         )
     return Feed(name, values, batch, notes)
+
+
+def _check_memory(specs: list[InputSpec], count: Optional[int], max_memory: Optional[int]) -> None:
+    sizes = [math.prod(((count or spec.shape[0]), *spec.shape[1:])) for spec in specs]
+    needed = _DRAWN_BYTES * sum(sizes)
+    if max(sizes) > _MAX_VALUES:
+        raise UsageError("--count", f"asks for {max(sizes)} numbers of one input, more than {_MAX_VALUES}; give fewer")
+    if max_memory is not None and needed > max_memory:
+        mebibytes = f"{-(-needed >> 20)} MiB of random numbers, and --max-memory is {max_memory >> 20}"
+        raise UsageError("--input", f"and --count ask for {mebibytes}; give fewer, or more memory")
 
 
 def _random(network: Network, spec: InputSpec, count: int, generator: np.random.Generator) -> np.ndarray:
