@@ -1,11 +1,12 @@
 """Recording on one machine, comparing on another."""
 
 import json
+import os
 
 import networks
 import numpy as np
 import pytest
-from conftest import PRETRAINED, alter_parameters, run_cli
+from conftest import PRETRAINED, alter_parameters, run_cli, run_cli_here
 
 from vqvae_gluon.artifacts.bundle import graph_files
 from vqvae_gluon.artifacts.trace import TraceWriter, open_trace
@@ -159,3 +160,89 @@ def test_a_reference_without_its_network_is_refused(trained, tmp_path):
     result = run_cli("parity", "compare", tmp_path / "b", trained)
     assert (result.returncode, len(result.stderr.splitlines())) == (REJECTED, 1)
     assert "holds no network" in result.stderr
+
+
+@pytest.fixture
+def small(tmp_path):
+    """A trace of one tensor, and its index, to be altered."""
+    writer = TraceWriter(tmp_path / "small", "gluon")
+    writer.add("graph", "data", "input", np.arange(3, dtype=np.float32))
+    writer.close()
+    return tmp_path / "small", json.loads((tmp_path / "small" / "trace.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "name", ["fifo", "/dev/zero", "../elsewhere.npy", "..", ".", "", "directory", "link", "x\0", 3]
+)
+def test_a_trace_reads_no_file_but_its_own(small, tmp_path, name):
+    directory, index = small
+    (directory / "00000.npy").rename(tmp_path / "elsewhere.npy")
+    os.mkfifo(directory / "fifo")
+    (directory / "link").symlink_to(tmp_path / "elsewhere.npy")
+    index["nodes"][0]["file"] = name
+    (directory / "trace.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=r"is not a file of the trace|is no file|outside of its trace") as caught:
+        open_trace(directory).get("graph", "data")
+    result = run_cli_here("parity", "compare", directory, directory)
+    assert (result.returncode, len(result.stderr.splitlines())) == (REJECTED, 1), caught
+
+
+@pytest.mark.parametrize("kind", ["fifo", "/dev/zero", "nothing"])
+def test_an_index_that_is_no_file_is_not_opened(small, kind):
+    directory, _ = small
+    (directory / "trace.json").unlink()
+    if kind == "fifo":
+        os.mkfifo(directory / "trace.json")
+    elif kind == "/dev/zero":
+        (directory / "trace.json").symlink_to(kind)
+    with pytest.raises(InputError, match=r"is not a whole trace .it does not exist or is no file"):
+        open_trace(directory)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 10**400},
+        {"runtime": 3},
+        {"nodes": None},
+        {"nodes": [[]] * 9},
+        {"nodes": [{}]},
+        {"environment": {"mxnet": 3}},
+        {"environment": []},
+        {"shape": [3.0]},
+        {"shape": [True]},
+        {"shape": [-1]},
+        {"shape": [10**30]},
+        {"shape": [1] * 33},
+        {"shape": "3"},
+        {"nonfinite": 4},
+        {"nonfinite": -1},
+        {"sha256": "x"},
+        {"dtype": None},
+        {"name": ["data"]},
+    ],
+)
+def test_an_index_that_makes_no_sense_is_refused(small, change):
+    directory, index = small
+    for key, value in change.items():
+        (index if key in index else index["nodes"][0])[key] = value
+    (directory / "trace.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match="is not a whole trace"):
+        open_trace(directory)
+
+
+def test_an_index_is_bounded_before_it_is_read(small):
+    directory, _ = small
+    for content, why in ((b"[" * 10**6, "nested too deep"), (b" " * (1 << 24) + b" ", "is larger than the limit")):
+        (directory / "trace.json").write_bytes(content)
+        with pytest.raises(InputError, match=why):
+            open_trace(directory)
+
+
+def test_a_tensor_is_of_the_type_and_shape_that_the_index_says(small):
+    directory, index = small
+    for change in ({"shape": [1, 3]}, {"dtype": "int32"}, {"sha256": "0" * 64}):
+        changed_row = {**index["nodes"][0], **change}
+        (directory / "trace.json").write_text(json.dumps({**index, "nodes": [changed_row]}))
+        with pytest.raises(InputError, match=r"is not what trace.json says"):
+            open_trace(directory).get("graph", "data")

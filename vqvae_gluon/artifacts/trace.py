@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import math
 import os
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +12,16 @@ from typing import Any, Optional
 
 import numpy as np
 
+from vqvae_gluon.artifacts.document import parse_document
 from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import InputError, RuntimeFailure
-from vqvae_gluon.files import atomic_write, read_npy, write_npy
+from vqvae_gluon.files import atomic_write, read_file, read_npy, write_npy
 
 FORMAT = 1
 INDEX = "trace.json"
+_MAX_INDEX_BYTES = 1 << 24  # Of 40,000 nodes.
+_MAX_RANK = 32
+_SHA256 = re.compile("[0-9a-f]{64}")
 Key = tuple[str, str]
 
 # MXNet's variables that change no number; all others may. cpp_bindings/src/trace.cc has the same.
@@ -75,6 +81,8 @@ class TraceNode:
         """
         if self.path is None:
             raise InputError(self.name, "its values were not kept in the trace; record it again")
+        if self.path.is_file() and self.path.resolve().parent != self.path.parent.resolve():
+            raise InputError(self.path, "is a link to a file outside of its trace; put the file itself there")
         values = read_npy(self.path)
         if (values.dtype.name, values.shape) != (self.dtype, self.shape) or _digest(values) != self.sha256:
             raise InputError(self.path, f"is not what {INDEX} says; record the trace again")
@@ -173,14 +181,17 @@ def open_trace(path: Path) -> Trace:
     """
     path = Path(path)
     try:
-        document = json.loads((path / INDEX).read_bytes())
+        document = parse_document(read_file(path / INDEX, _MAX_INDEX_BYTES), path / INDEX, "record it again")
         if document["format"] != FORMAT:
-            raise ValueError(f"format {document['format']}, this version reads {FORMAT}")
+            raise ValueError(f"format {str(document['format'])[:100]}, this version reads {FORMAT}")
         nodes = [_node(path, row) for row in document["nodes"]]
-        runtime = str(document["runtime"])
-        where = {str(key): str(value) for key, value in document.get("environment", {}).items()}
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        runtime = _text(document, "runtime")
+        said = document.get("environment", {})
+        where = {key: _text(said, key) for key, _ in said.items()}
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(path / INDEX, f"is not a whole trace ({error}); record it again") from error
+    except InputError as error:
+        raise InputError(path / INDEX, f"is not a whole trace (it {error.args[-1]}); record it again") from error
     if len({node.key for node in nodes}) != len(nodes):
         raise InputError(path / INDEX, "names a node twice; record it again")
     return Trace(path, runtime, nodes, where)
@@ -215,11 +226,21 @@ def _digest(values: np.ndarray) -> str:
 def _node(path: Path, row: dict[str, Any]) -> TraceNode:
     name = row["file"]
     if name is not None and (not isinstance(name, str) or Path(name).name != name):
-        raise ValueError(f"{name} is not a file of the trace")
-    shape = tuple(int(extent) for extent in row["shape"])
-    stage, node, operator = (str(row[key]) for key in ("stage", "name", "operator"))
-    file = None if name is None else path / name
-    bad = int(row.get("nonfinite", 0))
-    if bad < 0 or min(shape, default=0) < 0:
-        raise ValueError(f"the row of {node} makes no sense")
-    return TraceNode(stage, node, operator, shape, str(row["dtype"]), str(row["sha256"]), bad, file)
+        raise ValueError(f"{str(name)[:100]} is not a file of the trace")
+    stage, node, operator, dtype, sha256 = (_text(row, key) for key in ("stage", "name", "operator", "dtype", "sha256"))
+    shape, bad = row["shape"], row.get("nonfinite", 0)
+    if not isinstance(shape, list) or len(shape) > _MAX_RANK or not all(map(_is_count, shape)):
+        raise ValueError(f"the shape of {node[:100]} is none")
+    if not _is_count(bad) or bad > math.prod(shape) or not _SHA256.fullmatch(sha256):
+        raise ValueError(f"the row of {node[:100]} makes no sense")
+    return TraceNode(stage, node, operator, tuple(shape), dtype, sha256, bad, None if name is None else path / name)
+
+
+def _text(row: dict[str, Any], key: str) -> str:
+    if not isinstance(row[key], str):
+        raise ValueError(f"{key} is no text")
+    return str(row[key])
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**40

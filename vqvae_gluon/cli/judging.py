@@ -261,6 +261,7 @@ def _parity_record(options: argparse.Namespace) -> int:
             pixels = replayed.by_key().get(("input", "pixels"))
             if pixels is None or pixels.path is None:
                 raise InputError(options.data, "holds no images; it is no trace of a bundle")
+            pixels.load()  # Proves that they are those of the trace.
             options.data = str(pixels.path)
         images = _images(options)
         for files, _ in images.batches(min(len(images), options.count or _RECORDED)):
