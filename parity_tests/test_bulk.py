@@ -4,8 +4,10 @@ import builtins
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,10 +20,11 @@ import numpy as np
 import pytest
 from conftest import PRETRAINED, alter_parameters, run_cli_here, run_reconstruct
 from distributed import Client
+from mutate import fit_vq
 
 from vqvae_gluon.artifacts.bundle import MANIFEST, open_bundle
 from vqvae_gluon.artifacts.codes import read_codes
-from vqvae_gluon.artifacts.shards import CodesFolder, part_path
+from vqvae_gluon.artifacts.shards import CodesFolder, part_path, read_lines, write_lines
 from vqvae_gluon.data.images import read_image, write_image
 from vqvae_gluon.errors import DONE, FAILED, REJECTED, USAGE, InputError, RuntimeFailure
 from vqvae_gluon.files import digest
@@ -128,7 +131,13 @@ def test_the_index_says_where_the_codes_of_every_image_are(folder, tmp_path, her
     assert encode_here(folder, output).returncode == DONE
     header, *rows = map(json.loads, (output / "index.jsonl").read_text().splitlines())
     predictor = Predictor(open_bundle(PRETRAINED))
-    assert header == {"format": 1, "bundle": predictor.digest, "shard_size": 4}
+    text = (output / "index.jsonl").read_text()
+    unsigned = text.replace(header["sha256"], "0" * 64)
+    sha256 = hashlib.sha256(unsigned.encode()).hexdigest()
+    assert header == {"format": 2, "bundle": predictor.digest, "shard_size": 4, "sha256": sha256}
+    for row in rows:
+        first = row["position"] == 0
+        assert row.get("sha256") == (digest(output / "shards" / row["shard"]) if first else None)
     assert [row["name"] for row in rows] == [*(f"{n}.png" for n in range(5)), *(f"sub/{n}.png" for n in range(5, 10))]
     assert [(row["shard"], row["position"]) for row in rows] == [
         *(("000000-28x28.vq", 0), ("000000-28x28.vq", 1), ("000000-21x28.vq", 0), ("000000-21x28.vq", 1)),
@@ -165,8 +174,8 @@ def test_codes_that_are_not_there_are_told(folder, tmp_path, here):
     shutil.copy(output / "shards" / "000000-21x28.vq", output / "shards" / "000001-28x28.vq")
     with pytest.raises(InputError, match=r"is not the shard that index.jsonl names"):
         codes.codes("sub/6.png")
-    (output / "index.jsonl").write_text('{"format": 2, "bundle": "", "shard_size": 4}\n')
-    with pytest.raises(InputError, match="its format is 2, not 1"):
+    (output / "index.jsonl").write_text('{"format": 3, "bundle": "", "shard_size": 4}\n')
+    with pytest.raises(InputError, match="its format is 3, not 2"):
         CodesFolder(output)
 
 
@@ -479,9 +488,11 @@ def test_a_list_of_another_plan_does_not_make_a_part_done(folder, tmp_path, here
     output = tmp_path / "codes"
     assert encode_here(folder, output).returncode == DONE
     content, path = files(output), output / "parts" / "000000.jsonl"
-    lines = path.read_bytes().splitlines(keepends=True)
-    lines = lines[:-1] if change == "names" else [lines[0].replace(b"4}", b"5}"), *lines[1:]]
-    path.write_bytes(b"".join(lines))
+    header, rows = read_lines(path)
+    if change == "names":
+        write_lines(path, header, rows[:-1])
+    else:
+        write_lines(path, header._replace(shard_size=5), rows)
     assert encode_here(folder, output).returncode == DONE
     assert files(output) == content
     check_codes(folder, output)
@@ -536,6 +547,73 @@ def test_files_of_others_are_left_alone(folder, tmp_path, here):
     assert {path.name for path in (output / "shards").iterdir()} == own | theirs
 
 
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "swapped", "FIFO"])
+def test_a_shard_that_is_not_as_it_was_written_is_not_read_and_is_encoded_again(folder, tmp_path, here, damage):
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    before, content = identities(output), files(output)
+    shards = [output / "shards" / f"00000{number}-28x28.vq" for number in (0, 2)]  # Both are of two images.
+    data = shards[0].read_bytes()
+    if damage == "truncated":
+        shards[0].write_bytes(data[:-1])
+    elif damage == "flipped":
+        shards[0].write_bytes(fit_vq(data[:70] + bytes([data[70] ^ 1]) + data[71:]))
+    elif damage == "swapped":
+        shards[0].write_bytes(shards[1].read_bytes())
+    else:
+        shards[0].unlink()
+        os.mkfifo(shards[0])
+    with pytest.raises(InputError, match=r"is not the shard that index.jsonl names|is no file"):
+        CodesFolder(output).codes("0.png")
+    assert encode_here(folder, output).returncode == DONE
+    assert files(output) == content
+    assert {name[:6] for name, identity in identities(output).items() if identity != before[name]} == {"000000"}
+    check_codes(folder, output)
+
+
+@pytest.mark.parametrize("name", ["index.jsonl", "plan.jsonl", "parts/000001.jsonl"])
+def test_a_list_that_is_not_as_it_was_written_is_told(folder, tmp_path, here, name):
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    lines = (output / name).read_bytes().splitlines(keepends=True)
+    for damaged in (
+        [lines[0], lines[2], lines[1], *lines[3:]],
+        lines[:-1],
+        [*lines, lines[-1]],
+        [lines[0].replace(b'"shard_size": 4', b'"shard_size": 5'), *lines[1:]],
+        [lines[0].replace(b'"format": 2', b'"format": 1'), *lines[1:]],
+        [re.sub(rb', "sha256": ".*"', b"", lines[0]), *lines[1:]],
+    ):
+        (output / name).write_bytes(b"".join(damaged))
+        if name == "index.jsonl":
+            with pytest.raises(InputError, match=r"index.jsonl: cannot be read \(its (digest|first line) does not"):
+                CodesFolder(output)
+        else:
+            result = encode_here(folder, output)
+            assert result.returncode == REJECTED
+            assert f"{output / name}: cannot be read (its " in result.stderr
+
+
+def test_a_folder_from_before_the_digests_is_read_and_gets_them_by_a_further_run(folder, tmp_path, here):
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    content = files(output)
+    for path in [*output.glob("*.jsonl"), *output.glob("parts/*")]:
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        for row in rows:
+            if isinstance(row, dict):
+                row.pop("sha256", None)
+        rows[0]["format"] = 1
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    check_codes(folder, output)
+    assert encode_here(folder, output).returncode == DONE
+    assert files(output) == content
+
+
+def read_header(text: str) -> bulk.Header:
+    return bulk.Header(**json.loads(text.splitlines()[0]))
+
+
 def line(**changes) -> str:
     entry = {"name": "0.png", "size": 1, "modified": 1, "shard": "000000-28x28.vq", "position": 0}
     return json.dumps({key: value for key, value in {**entry, **changes}.items() if value is not ...})
@@ -545,9 +623,17 @@ def line(**changes) -> str:
     "row",
     [
         *("5", "[]", "[[]]", "nothing", "[" * 100000, line(more=1), line(name=...), line(name=["0.png"])),
-        *(line(size="1"), line(modified=0.5), line(size=True), line(shard=7), line(position="0"), line(position=0.5)),
+        *(
+            line(size="1"),
+            line(modified=0.5),
+            line(size=True),
+            line(shard=7),
+            line(position="0"),
+            line(position=0.5),
+            line(position=-1),
+        ),
         *(line(shard="../../x"), line(shard="/000000-28x28.vq"), line(shard=...), line(position=...)),
-        *(line(rejected="is bad"), line(shard=..., position=..., rejected=5)),
+        *(line(rejected="is bad"), line(shard=..., position=..., rejected=5), line(), line(sha256="x")),
     ],
 )
 def test_damaged_lines_are_told(folder, tmp_path, here, row):
@@ -556,6 +642,8 @@ def test_damaged_lines_are_told(folder, tmp_path, here, row):
     for name in ("index.jsonl", "parts/000001.jsonl", "plan.jsonl"):
         whole = (output / name).read_text()
         (output / name).write_text(f"{whole.splitlines()[0]}\n{row}\n")
+        with contextlib.suppress(ValueError, RecursionError):  # With a digest that fits, where it can be written.
+            write_lines(output / name, read_header(whole), [json.loads(row)])
         if name == "index.jsonl":
             with pytest.raises(InputError, match=r"index.jsonl: cannot be read \(.*\); delete it and encode"):
                 CodesFolder(output)

@@ -173,10 +173,23 @@ def move_synced(source: Path, target: Path) -> None:
 
 def digest(path: Path, algorithm: str = "sha256") -> str:
     """Hexadecimal digest of a file's bytes."""
-    state = hashlib.new(algorithm)
     with open(path, "rb") as file:
-        while chunk := file.read(_CHUNK):
-            state.update(chunk)
+        return _digest_of(file, algorithm)
+
+
+def is_file_of(path: Path, sha256: str) -> bool:
+    """Whether there is a file of this SHA-256."""
+    try:
+        with open_file(path) as file:
+            return _digest_of(file, "sha256") == sha256
+    except (InputError, OSError):
+        return False
+
+
+def _digest_of(file: IO[bytes], algorithm: str) -> str:
+    state = hashlib.new(algorithm)
+    while chunk := file.read(_CHUNK):
+        state.update(chunk)
     return state.hexdigest()
 
 

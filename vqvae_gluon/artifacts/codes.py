@@ -2,6 +2,7 @@
 codes"). The C++ side (cpp_bindings/src/codes.cc) follows the same rules.
 """
 
+import hashlib
 import struct
 import zlib
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from vqvae_gluon.files import atomic_write, read_file
 MAGIC = b"VQCODES1"
 _HEADER = struct.Struct("<8s32s6I")
 _CHECKSUM = struct.Struct("<I")
-_MAX_FILE_BYTES = 1 << 33
+MAX_FILE_BYTES = 1 << 33
 _MAX_CODES = 2**31 - 1
 _MAX_EMBEDDINGS = 2**24
 _AT_ONCE = 1 << 20  # codes; a multiple of 8, so that these end where a byte does
@@ -108,14 +109,15 @@ def parse_codes(data: bytes, name) -> Codes:
 
 def read_codes(path: Path) -> Codes:
     """Read a file; see :func:`parse_codes`."""
-    return parse_codes(read_file(path, _MAX_FILE_BYTES), path)
+    return parse_codes(read_file(path, MAX_FILE_BYTES), path)
 
 
-def write_codes(path: Path, codes: Codes) -> None:
-    """Write a file, whole or not at all; see :func:`codes_bytes`."""
+def write_codes(path: Path, codes: Codes) -> str:
+    """Write a file, whole or not at all; see :func:`codes_bytes`. Gives its SHA-256."""
     data = codes_bytes(codes)
     with atomic_write(path) as file:
         file.write(data)
+    return hashlib.sha256(data).hexdigest()
 
 
 def _flaw(count: int, height: int, width: int, rows: int, columns: int, num_embeddings: int) -> Optional[str]:

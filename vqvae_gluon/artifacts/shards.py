@@ -4,23 +4,31 @@ plan.jsonl               which images are encoded together; the first line, as o
 shards/000007-28x28.vq   the codes of the images of one size in part 7
 parts/000007.jsonl       what came of each image of part 7; written last, it makes the part done
 index.jsonl              the same of all images
+
+The first line of each has the digest of it, and of every shard the digest stands beside its first image: shards have
+names alone to tell them from each other, and one that was exchanged for another is as sound as that.
 """
 
+import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from vqvae_gluon.artifacts.codes import Codes, read_codes
+from vqvae_gluon.artifacts.codes import MAX_FILE_BYTES, Codes, parse_codes
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import atomic_write, read_file
 
-FORMAT = 1
+FORMAT = 2
+_OLD_FORMAT = 1  # without digests; such an index is read as it is
 PLAN, INDEX = "plan.jsonl", "index.jsonl"
 SHARDS, PARTS = "shards", "parts"
 SHARD_NAME = re.compile(r"\d{6,}-\d+x\d+(-\d+)?\.vq", re.ASCII)
 _MAX_FILE_BYTES = 1 << 34
+_SHA256 = re.compile("[0-9a-f]{64}")
+_NO_DIGEST = "0" * 64  # What stands in the place of a file's own digest while that is computed.
 
 
 class Header(NamedTuple):
@@ -30,11 +38,23 @@ class Header(NamedTuple):
         format: :data:`FORMAT`.
         bundle: ``Bundle.digest`` of the bundle that makes the codes.
         shard_size: images of a part at most.
+        sha256: digest of the file, as it is with 64 zeros here; empty before it is written.
     """
 
     format: int
     bundle: str
     shard_size: int
+    sha256: str = ""
+
+    def is_sound(self) -> bool:
+        """Whether the values are of these types, and there is a digest where the format has one."""
+        if tuple(map(type, self)) != (int, str, int, str) or self.shard_size < 1:
+            return False
+        return (self.format == FORMAT and bool(_SHA256.fullmatch(self.sha256))) or self[::3] == (_OLD_FORMAT, "")
+
+    def is_like(self, other: "Header") -> bool:
+        """Whether two files are of one run."""
+        return self[:3] == other[:3]
 
 
 class Entry(NamedTuple):
@@ -47,6 +67,7 @@ class Entry(NamedTuple):
         shard: name of the file in :data:`SHARDS`; None if there are no codes.
         position: of its codes in there.
         rejected: why there are no codes.
+        sha256: digest of the shard, with the first of its images in each list.
     """
 
     name: str
@@ -55,14 +76,18 @@ class Entry(NamedTuple):
     shard: Optional[str] = None
     position: Optional[int] = None
     rejected: Optional[str] = None
+    sha256: Optional[str] = None
 
     def is_sound(self) -> bool:
         """Whether the values are of these types, and the shard a file of :data:`SHARDS`, not a path to elsewhere."""
         if (type(self.name), type(self.size), type(self.modified)) != (str, int, int):
             return False
         if self.rejected is not None:
-            return type(self.rejected) is str and self.shard is self.position is None
-        return type(self.shard) is str and bool(SHARD_NAME.fullmatch(self.shard)) and type(self.position) is int
+            return type(self.rejected) is str and self.shard is self.position is self.sha256 is None
+        if type(self.shard) is not str or type(self.position) is not int or self.position < 0:
+            return False
+        is_digest = self.sha256 is None or (type(self.sha256) is str and bool(_SHA256.fullmatch(self.sha256)))
+        return is_digest and bool(SHARD_NAME.fullmatch(self.shard))
 
     def to_json(self) -> dict[str, Any]:
         return {key: value for key, value in self._asdict().items() if value is not None}
@@ -75,9 +100,14 @@ def part_path(directory: Path, number: int) -> Path:
 
 def write_lines(path: Path, header: Header, rows: Iterable[Any]) -> None:
     """Write a file of JSON lines, whole or not at all."""
+    state = hashlib.sha256()
     with atomic_write(path) as file:
-        for row in (header._asdict(), *rows):
-            file.write(json.dumps(row).encode() + b"\n")
+        for row in itertools.chain([header._replace(sha256=_NO_DIGEST)._asdict()], rows):
+            line = json.dumps(row).encode() + b"\n"
+            state.update(line)
+            file.write(line)
+        file.seek(0)
+        file.write(json.dumps(header._replace(sha256=state.hexdigest())._asdict()).encode())
 
 
 def read_lines(path: Path) -> tuple[Header, list[Any]]:
@@ -86,16 +116,27 @@ def read_lines(path: Path) -> tuple[Header, list[Any]]:
     Raises:
         InputError: it is missing, or not such a file.
     """
+    data = read_file(path, _MAX_FILE_BYTES)
     try:
-        first, *rows = map(json.loads, read_file(path, _MAX_FILE_BYTES).splitlines())
+        first, *rows = map(json.loads, data.splitlines())
         header = Header(**first)
     except (ValueError, TypeError, RecursionError) as error:
         raise _unreadable(path, str(error)) from error
-    if header.format != FORMAT:
+    if header.format not in (FORMAT, _OLD_FORMAT):
         raise _unreadable(path, f"its format is {header.format}, not {FORMAT}")
-    if type(header.bundle) is not str or type(header.shard_size) is not int or header.shard_size < 1:
+    if not header.is_sound():
         raise _unreadable(path, "its first line does not say of what it is")
+    if header.sha256 and _digest(data, header.sha256) != header.sha256:
+        raise _unreadable(path, "its digest does not fit: it is not as it was written")
     return header, rows
+
+
+def _digest(data: bytes, sha256: str) -> str:
+    """Of a file that says this digest of itself."""
+    end = data.index(b"\n") if b"\n" in data else len(data)
+    state = hashlib.sha256(data[:end].replace(sha256.encode(), _NO_DIGEST.encode()))
+    state.update(memoryview(data)[end:])
+    return state.hexdigest()
 
 
 def read_plan(path: Path) -> tuple[Header, list[tuple[str, ...]]]:
@@ -114,10 +155,26 @@ def read_entries(path: Path) -> tuple[Header, list[Entry]]:
         entries = [Entry(**row) for row in rows]
     except TypeError as error:
         raise _unreadable(path, str(error)) from error
+    proved: set[Optional[str]] = {None}
     for line, entry in enumerate(entries, 2):
         if not entry.is_sound():
             raise _unreadable(path, f"its line {line} is of no image")
+        if entry.sha256 is not None:
+            proved.add(entry.shard)
+        elif header.format == FORMAT and entry.shard not in proved:
+            raise _unreadable(path, f"its line {line} has no digest of {entry.shard}")
     return header, entries
+
+
+def shard_digests(entries: Iterable[Entry]) -> dict[str, str]:
+    """Digest of each shard that a list has one of."""
+    return {entry.shard: entry.sha256 for entry in entries if entry.shard is not None and entry.sha256 is not None}
+
+
+def with_digests(entries: Iterable[Entry], digests: dict[str, str]) -> list[Entry]:
+    """Images with the digest of their shard beside the first of each."""
+    left = dict(digests)
+    return [entry._replace(sha256=left.pop(entry.shard, None) if entry.shard else None) for entry in entries]
 
 
 class CodesFolder:
@@ -141,13 +198,14 @@ class CodesFolder:
         header, entries = read_entries(self._directory / INDEX)
         self.bundle = header.bundle
         self.entries = {entry.name: entry for entry in entries}
+        self._digests = shard_digests(entries)
         self._last: tuple[Optional[str], Optional[Codes]] = (None, None)
 
     def codes(self, name: str) -> Codes:
         """The codes of one image, values int32 (1, h, w). The shard that was read last is kept.
 
         Raises:
-            InputError: there is no such image, it was rejected, or its shard is damaged or of another bundle.
+            InputError: there is no such image, it was rejected, or its shard is not the one that was written.
         """
         entry = self.entries.get(name)
         if entry is None or entry.shard is None or entry.position is None:
@@ -156,12 +214,20 @@ class CodesFolder:
         path = self._directory / SHARDS / entry.shard
         shard = self._last[1] if self._last[0] == entry.shard else None
         if shard is None:
-            shard = read_codes(path)
+            data = read_file(path, MAX_FILE_BYTES)
+            sha256 = self._digests.get(entry.shard)
+            if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+                raise _another(path)
+            shard = parse_codes(data, path)
             self._last = (entry.shard, shard)
-        if shard.bundle != self.bundle or not 0 <= entry.position < len(shard.values):
-            raise InputError(path, f"is not the shard that {INDEX} names; encode the folder again")
+        if shard.bundle != self.bundle or entry.position >= len(shard.values):
+            raise _another(path)
         values = shard.values[entry.position : entry.position + 1]
         return Codes(values, shard.height, shard.width, shard.num_embeddings, shard.bundle)
+
+
+def _another(path: Path) -> InputError:
+    return InputError(path, f"is not the shard that {INDEX} names; encode the folder again")
 
 
 def _unreadable(path: Path, why: str) -> InputError:

@@ -33,10 +33,13 @@ from vqvae_gluon.artifacts.shards import (
     part_path,
     read_entries,
     read_plan,
+    shard_digests,
+    with_digests,
     write_lines,
 )
 from vqvae_gluon.data.images import SUFFIXES, read_image, walk
 from vqvae_gluon.errors import InputError, RuntimeFailure, UsageError, VQVAEError, one_line
+from vqvae_gluon.files import is_file_of
 from vqvae_gluon.runtimes.gluon import Predictor
 from vqvae_gluon.temporary import UNFINISHED
 from vqvae_gluon.workers import processor_count, run
@@ -139,6 +142,7 @@ def encode_part(part: Part) -> None:
     decoded: dict[str, list[np.ndarray]] = {}
     encoded: dict[str, list[np.ndarray]] = {}
     sizes: dict[str, tuple[int, int]] = {}
+    digests: dict[str, str] = {}
     suffix = ""
 
     def codes_of(images: Sequence[np.ndarray]) -> np.ndarray:
@@ -153,7 +157,7 @@ def encode_part(part: Part) -> None:
     def write() -> None:
         for shard, codes in encoded.items():
             values = Codes(np.concatenate(codes), *sizes[shard], predictor.num_embeddings, predictor.digest)
-            write_codes(part.output / SHARDS / shard, values)
+            digests[shard] = write_codes(part.output / SHARDS / shard, values)
         encoded.clear()
 
     for name in part.names:
@@ -190,7 +194,8 @@ def encode_part(part: Part) -> None:
                 suffix = f"-{len(entries)}"
     encode()
     write()
-    write_lines(part_path(part.output, part.number), part.header, (entry.to_json() for entry in entries))
+    rows = (entry.to_json() for entry in with_digests(entries, digests))
+    write_lines(part_path(part.output, part.number), part.header, rows)
 
 
 _ONE_AT_A_TIME = threading.Lock()  # A worker of Dask may have several threads; a CachedOp is of one.
@@ -253,6 +258,7 @@ def _plan(
     parts that are not done is deleted: a list that is there when its part is encoded again would make it done too soon.
     """
     parts: list[tuple[str, ...]] = []
+    planned = header
     for name in (SHARDS, PARTS):
         (output / name).mkdir(exist_ok=True)
         if os.listdir(output / name) and not (output / PLAN).exists():
@@ -266,14 +272,15 @@ def _plan(
                 output, f"was begun with --shard-size {planned.shard_size}; give the same, or choose another --output"
             )
     latest = {name: number for number, names in enumerate(parts) for name in names}
-    shards, used, waiting = set(os.listdir(output / SHARDS)), set(), []
-    for number, names in enumerate(parts):
+    shards, waiting = set(os.listdir(output / SHARDS)), []
+    used: set[str] = set()
+    for number, names in enumerate(tqdm(parts, desc="checked", unit="part", leave=False, disable=None)):
         entries = _entries(part_path(output, number), header, names)
-        theirs = {entry.shard for entry in entries if entry.shard is not None}
-        if not entries or not theirs <= shards:
+        theirs = shard_digests(entries)
+        if not entries or not all(is_file_of(output / SHARDS / shard, sha256) for shard, sha256 in theirs.items()):
             waiting.append(number)
             continue
-        used |= theirs
+        used |= theirs.keys()
         for entry in entries:
             if latest.get(entry.name) != number or found.get(entry.name) == (entry.size, entry.modified):
                 continue
@@ -293,17 +300,18 @@ def _plan(
         latest.update(dict.fromkeys(parts[-1], len(parts) - 1))
     for number in waiting:
         part_path(output, number).unlink(missing_ok=True)
-    if new:
+    if new or planned.format != header.format:
         write_lines(output / PLAN, header, parts)
     return parts, waiting, latest
 
 
 def _entries(path: Path, header: Header, names: tuple[str, ...]) -> list[Entry]:
-    """What came of the images of a part; nothing if it is not done, or the list is that of other images."""
+    """What came of the images of a part; nothing if it is not done, or the list is that of other images, or of the
+    format that had no digests: nobody knows whether its shards are those that were written."""
     if not path.exists():
         return []
     theirs, entries = read_entries(path)
-    return entries if theirs == header and tuple(entry.name for entry in entries) == names else []
+    return entries if theirs.is_like(header) and tuple(entry.name for entry in entries) == names else []
 
 
 def _finish(
@@ -377,7 +385,7 @@ def _write_index(
     found: dict[str, _Stamp],
 ) -> Outcome:
     """Name every image that is in the folder, part by part."""
-    rejected = []
+    rejected: list[Entry] = []
 
     def rows() -> Iterator[dict[str, Any]]:
         for number, names in enumerate(parts):
@@ -386,11 +394,9 @@ def _write_index(
                 entries = [Entry(name, *found[name], rejected=why) for name in names if name in found]
             else:
                 entries = read_entries(part_path(output, number))[1]
-            for entry in entries:
-                if entry.name in found and latest[entry.name] == number:
-                    if entry.rejected is not None:
-                        rejected.append(entry)
-                    yield entry.to_json()
+            listed = [entry for entry in entries if entry.name in found and latest[entry.name] == number]
+            rejected.extend(entry for entry in listed if entry.rejected is not None)
+            yield from (entry.to_json() for entry in with_digests(listed, shard_digests(entries)))
 
     write_lines(output / INDEX, header, rows())
     return Outcome(output / INDEX, len(found), rejected, bool(failures))
