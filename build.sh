@@ -22,6 +22,7 @@ usage: bash build.sh [COMMAND]
   cpp     build the C++ side alone
   lint    ruff, mypy, clang-format and clang-tidy
   setup   the environment alone
+  pins    write requirements-*.txt anew, by setup.py and constraints.txt
 
 Environment: PYTHON, the interpreter to use (3.9 to 3.12; default: the first that is found);
 VQVAE_KERNELS_ISA=none, to run MXNet's own operators in place of this project's
@@ -61,9 +62,9 @@ find_python() {
   die "no Python 3.9 to 3.12 was found; install one, or set PYTHON to it"
 }
 
-# The virtual environment with the package and the extras named, at the versions of constraints.txt.
+# The virtual environment with the package and the extra named, from files whose SHA-256 is in requirements-EXTRA.txt.
 setup_python() {
-  local extras=$1 python stamp
+  local extra=$1 pins="requirements-$1.txt" python stamp install
   if ! "$VENV/bin/python" -m pip --version >/dev/null 2>&1; then
     python=$(find_python)
     "$python" -c 'import ensurepip, venv' 2>/dev/null || install_packages python3-venv
@@ -71,11 +72,14 @@ setup_python() {
     rm -rf "$VENV"
     "$python" -m venv "$VENV"
   fi
-  stamp="$VENV/.installed-$extras-$(cat setup.py constraints.txt | sha256sum | cut -c1-16)"
+  stamp="$VENV/.installed-$extra-$(cat setup.py "$pins" | sha256sum | cut -c1-16)"
   if [ ! -e "$stamp" ]; then
-    say "Installing the Python side ($extras)"
-    PIP_CONSTRAINT="$PWD/constraints.txt" "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check \
-      --editable ".[$extras]" || die "the packages could not be installed; see above, then run this again"
+    say "Installing the Python side ($extra)"
+    install=("$VENV/bin/python" -m pip install --quiet --disable-pip-version-check)
+    # Wheels alone: what builds another package would come without a digest. This project has none, nor needs one.
+    "${install[@]}" --require-hashes --only-binary :all: --requirement "$pins" &&
+      "${install[@]}" --no-deps --no-build-isolation --editable . ||
+      die "the packages could not be installed; see above, then run this again"
     touch "$stamp"
   fi
 }
@@ -239,6 +243,18 @@ train() {
   "$VENV/bin/vqvae-gluon" train --preset mnist --output runs/mnist "$@"
 }
 
+# requirements-EXTRA.txt: what the extra needs and what builds this package, for each Python, with all digests.
+pins() {
+  local extra
+  setup_python dev
+  for extra in test dev; do
+    echo setuptools | "$VENV/bin/uv" pip compile setup.py - --extra "$extra" --constraint constraints.txt \
+      --universal --python-version 3.9 --python "$VENV/bin/python" --no-build-isolation --generate-hashes \
+      --no-annotate --custom-compile-command "bash build.sh pins" --output-file "requirements-$extra.txt" --quiet ||
+      die "requirements-$extra.txt could not be written; see above"
+  done
+}
+
 lint() {
   local sources
   setup_python dev
@@ -263,6 +279,7 @@ case "${1:-}" in
     build_cpp
     ;;
   lint) lint ;;
+  pins) pins ;;
   sanitize) sanitize ;;
   fuzz) fuzz "${@:2}" ;;
   setup)

@@ -1,4 +1,4 @@
-"""Metadata of the package. Exact versions of everything that is installed are in constraints.txt."""
+"""Metadata of the package. What build.sh installs is pinned in constraints.txt and requirements-*.txt."""
 
 import re
 from pathlib import Path
@@ -41,7 +41,7 @@ setup(
         "bench": ["torch>=2", "onnxruntime>=1.17", "onnx>=1.15"],
         "cluster": CLUSTER,
         "test": TEST,
-        "dev": [*TEST, "ruff", "mypy", "clang-format", "clang-tidy"],
+        "dev": [*TEST, "ruff", "mypy", "clang-format", "clang-tidy", "uv"],
     },
     entry_points={"console_scripts": ["vqvae-gluon=vqvae_gluon.__main__:main"]},
 )
