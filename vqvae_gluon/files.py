@@ -27,20 +27,21 @@ _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
 
 @contextlib.contextmanager
-def atomic_write(path: Path, synced: bool = True) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, synced: bool = True, mode: int = 0o666) -> Iterator[IO[bytes]]:
     """Open a file for writing that appears under its name only when it is whole and on the disk. Where the file system
     can, it has no name until then, so that nothing is left of it whenever the process is ended; elsewhere the next
     process that writes there removes what is left.
 
     Args:
         synced: wait for the disk; not needed for files that another one makes valid.
+        mode: who may read and write it, less the umask.
 
     Raises:
         OSError: it cannot be written; it names the file.
     """
     path = Path(path)
     with _naming(path):
-        file, name = _create(path)
+        file, name = _create(path, mode)
     try:
         with _naming(path, unless_named=True), file:
             yield file
@@ -204,14 +205,14 @@ def _naming(path: Path, unless_named: bool = False) -> Iterator[None]:
         raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
 
 
-def _create(path: Path) -> tuple[IO[bytes], Optional[str]]:
+def _create(path: Path, mode: int) -> tuple[IO[bytes], Optional[str]]:
     """A file to be written, and its name for now: none where the file system can do without."""
     if path.exists() and not path.is_file():
         kind = errno.EISDIR if path.is_dir() else errno.EINVAL
         raise OSError(kind, os.strerror(kind))
     remove_stale(path.parent, UNFINISHED)
     try:
-        handle = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
+        handle = os.open(path.parent, os.O_TMPFILE | os.O_WRONLY, mode)
         if os.path.exists(f"/proc/self/fd/{handle}"):
             lock(handle)  # It will have a hidden name for a moment if it replaces another.
             return os.fdopen(handle, "wb"), None
@@ -221,7 +222,7 @@ def _create(path: Path) -> tuple[IO[bytes], Optional[str]]:
             raise
     while True:
         name = str(path.parent / random_name(UNFINISHED))
-        handle = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        handle = os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
         lock(handle)
         if os.path.exists(name):  # Else another process removed it before it was locked.
             return os.fdopen(handle, "wb"), name

