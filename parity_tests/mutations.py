@@ -481,9 +481,7 @@ _runner: Optional[Runner] = None
 
 def _open_runner(directory: str) -> None:
     global _runner
-    path = Path(directory) / str(os.getpid())
-    path.mkdir()
-    _runner = Runner(path)
+    _runner = Runner(Path(tempfile.mkdtemp(dir=directory)))
 
 
 def _judge(job: tuple[str, int, int, tuple[str, ...]]) -> list[dict]:

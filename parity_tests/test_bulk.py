@@ -289,7 +289,8 @@ def cluster(tmp_path) -> Iterator[tuple[str, list[subprocess.Popen]]]:
         scheduler = begin("dask_scheduler", *words)
         wait_for(lambda: scheduler_file.exists() and scheduler_file.stat().st_size > 0, scheduler)
         address = json.loads(scheduler_file.read_text())["address"]
-        workers = [begin("dask_worker", address, "--no-nanny", "--nthreads", "1") for _ in range(2)]
+        words = [address, "--no-nanny", "--nthreads", "1", "--local-directory", str(tmp_path)]
+        workers = [begin("dask_worker", *words) for _ in range(2)]
         with Client(address) as client:
             client.wait_for_workers(len(workers), timeout=WAIT)
         yield address, [*workers, scheduler]
