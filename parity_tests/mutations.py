@@ -328,8 +328,8 @@ class PythonServer:
     @staticmethod
     def _serve(requests, replies) -> None:
         sys.path.insert(0, str(ROOT))
+        from vqvae_gluon.__main__ import main
         from vqvae_gluon.artifacts import bundle, trace
-        from vqvae_gluon.cli import main
         from vqvae_gluon.parity import inputs, recorded
         from vqvae_gluon.runtimes import gluon
 

@@ -10,6 +10,7 @@ from conftest import PRETRAINED, run_cli_here, run_reconstruct
 
 from vqvae_gluon.artifacts.graph import parse_graph
 from vqvae_gluon.artifacts.operators import TABLE, check_attributes, table, trusting
+from vqvae_gluon.artifacts.proof import describe_operator
 from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import InputError
 
@@ -23,16 +24,7 @@ def registry() -> dict[str, list[tuple[str, str]]]:
     library, check = mx.base._LIB, mx.base.check_call
     size, names = ctypes.c_uint(), ctypes.POINTER(ctypes.c_char_p)()
     check(library.MXListAllOpNames(ctypes.byref(size), ctypes.byref(names)))
-    found = {}
-    for name in [names[i].decode() for i in range(size.value)]:
-        handle, count = ctypes.c_void_p(), ctypes.c_uint()
-        check(library.NNGetOpHandle(name.encode(), ctypes.byref(handle)))
-        texts = [ctypes.c_char_p() for _ in range(4)]
-        rows = [ctypes.POINTER(ctypes.c_char_p)() for _ in range(3)]
-        info = (*texts[:2], count, *rows, *texts[2:])
-        check(library.MXSymbolGetAtomicSymbolInfo(handle, *map(ctypes.byref, info)))
-        found[name] = [(rows[0][i].decode(), rows[1][i].decode()) for i in range(count.value)]
-    return found
+    return {name: list(describe_operator(name).items()) for name in [names[i].decode() for i in range(size.value)]}
 
 
 @pytest.fixture(scope="module")

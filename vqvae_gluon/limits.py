@@ -3,6 +3,7 @@ same bounds.
 """
 
 import contextlib
+import math
 import re
 import resource
 import signal
@@ -62,7 +63,7 @@ def run_limit(pixels: int = 0) -> Optional[int]:
 
 def mebibytes(number: int) -> str:
     """A number of bytes, for people."""
-    return f"{(number >> 20) + 1} MiB"
+    return f"{math.ceil(number / 2**20 * 10) / 10:g} MiB"
 
 
 @contextlib.contextmanager

@@ -35,6 +35,13 @@ std::optional<std::size_t> data_size() {
 
 void bound_runs(std::size_t bytes) { bound = bytes; }
 
+std::string mebibytes(std::size_t bytes) {
+  constexpr std::size_t kTenths = 10;
+  const std::size_t tenths = (bytes / 1024 * kTenths + 1023) / 1024;
+  return std::to_string(tenths / kTenths) + (tenths % kTenths > 0 ? "." + std::to_string(tenths % kTenths) : "") +
+         " MiB";
+}
+
 std::optional<std::size_t> run_limit() {
   const std::size_t bytes = bound;
   return bytes == kNone ? std::nullopt : std::optional(bytes);

@@ -10,7 +10,8 @@
 
 namespace vqvae {
 
-inline std::string mebibytes(std::size_t bytes) { return std::to_string((bytes >> 20U) + 1) + " MiB"; }
+// A number of bytes, for people.
+std::string mebibytes(std::size_t bytes);
 
 // The bytes that the tensors of a run may take; none where runs are not bounded.
 std::optional<std::size_t> run_limit();

@@ -65,3 +65,15 @@ def _alone(operator: str, attributes: tuple[tuple[str, str], ...]) -> tuple[int,
     finally:
         library.MXSymbolFree(symbol)
     return outputs.value, inputs.value
+
+
+def describe_operator(operator: str) -> dict[str, str]:
+    """What an operator of MXNet's registry takes, inputs and attributes, and MXNet's words for the type of each."""
+    library, check = mx.base._LIB, mx.base.check_call
+    handle, count = ctypes.c_void_p(), ctypes.c_uint()
+    check(library.NNGetOpHandle(operator.encode(), ctypes.byref(handle)))
+    texts = [ctypes.c_char_p() for _ in range(4)]
+    names, kinds, more = (ctypes.POINTER(ctypes.c_char_p)() for _ in range(3))
+    info = (*texts[:2], count, names, kinds, more, *texts[2:])
+    check(library.MXSymbolGetAtomicSymbolInfo(handle, *map(ctypes.byref, info)))
+    return {names[i].decode(): kinds[i].decode() for i in range(count.value)}
