@@ -35,6 +35,7 @@ from random import Random
 from typing import Any, Optional
 
 from mutate import claimed_pixels, exif, fit_vq, mutate, png_bytes, vq_bytes
+from mutate.cases import Case, lay_out, python_case, read_codes
 
 ROOT = Path(__file__).resolve().parents[1]
 PRETRAINED = ROOT / "pretrained" / "mnist"
@@ -51,6 +52,9 @@ WALL_SECONDS = 180  # For one that sleeps.
 MEMORY = 64 << 20  # Beyond what the sound file takes, and
 MEMORY_PER_BYTE = 3  # of the damaged file, and
 MEMORY_PER_PIXEL = 16  # that an image says it has: pixels as RGB, turned, padded and gray, or a JPEG's coefficients.
+EXPANDED = 384 << 20  # An .npz file of a few bytes may hold arrays of 64 MiB, of bytes that become floats.
+ENCODED = 128 << 20  # A part that is encoded again runs the network.
+JUDGED = 256 << 20  # What differs is computed by the arbiter, in float64.
 ADDRESS_SPACE = 16 << 30  # No run may take the machine down.
 
 # Lines that may stand before the error: a note of the program's own, and MXNet's log, which its operators write.
@@ -62,24 +66,35 @@ class Kind:
     """What is damaged, and what is run then.
 
     Attributes:
-        form: the file's, as mutate has it.
-        run: ``bundle``, ``plain``, ``image`` or ``codes``.
+        form: the file's, as mutate has it; empty of those that Python alone reads.
+        run: ``bundle``, ``plain``, ``image`` or ``codes``; of Python alone one of mutate.cases.
         signed: the checks that are no proof of structure, digests and checksums, are made to fit again.
+        sound: the status of the sound file.
+        statuses: others than 0 and 3 that a damaged one may give; 1 where it lies in the way of what is written.
+        memory: that it may take beyond what the sound file takes, and what belongs to the size of the file.
     """
 
     form: str
     run: str
     signed: bool = False
+    sound: int = 0
+    statuses: tuple[int, ...] = ()
+    memory: int = MEMORY
 
     @property
     def proved(self) -> bool:
         """Whether a digest or checksum shows every damage."""
-        return self.run in ("bundle", "codes") and not self.signed
+        return self.run in ("bundle", "codes", "checkpoint", "npz", "shards", "index") and not self.signed
 
     @property
     def compared(self) -> bool:
         """Whether both languages must give the same pixels, or both refuse."""
         return self.run in ("image", "codes")
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Those that read such files."""
+        return PROGRAMS if self.form else ("python",)
 
 
 KINDS = {
@@ -95,17 +110,18 @@ KINDS = {
     "npy": Kind("npy", "image"),
     "vq": Kind("vq", "codes"),
     "signed-vq": Kind("vq", "codes", signed=True),
+    "checkpoint": Kind("", "checkpoint"),
+    "signed-checkpoint": Kind("", "checkpoint", signed=True),
+    "npz": Kind("", "npz", memory=EXPANDED),
+    "signed-npz": Kind("", "npz", signed=True, memory=EXPANDED),
+    "toml": Kind("", "settings", sound=3, statuses=(2,)),  # A file of settings that fit leads to a run that is none.
+    "trace": Kind("", "compare", statuses=(4,), memory=JUDGED),
+    "signed-trace": Kind("", "compare", signed=True, statuses=(4,), memory=JUDGED),
+    "shards": Kind("", "shards", statuses=(1,), memory=ENCODED),
+    "signed-shards": Kind("", "shards", signed=True, statuses=(1,), memory=ENCODED),
+    "index": Kind("", "index"),
+    "signed-index": Kind("", "index", signed=True),
 }
-
-
-@dataclass
-class Case:
-    """Files to be laid out, and the words for each program. ``out`` is where results go."""
-
-    what: str
-    files: dict[str, bytes]
-    words: dict[str, list[str]]
-    damaged: bytes = b""
 
 
 @dataclass
@@ -207,6 +223,8 @@ def zlib_pixels(data: bytes) -> tuple[int, int, bytes]:
 def make_case(sound: Sound, name: str, number: Optional[int], seed: int) -> Case:
     """Mutation ``number`` of a kind; None for the sound files."""
     kind, random = KINDS[name], Random(f"{seed}/{name}/{number}")
+    if not kind.form:
+        return python_case(kind.run, kind.signed, random, number is None)
     target, data, other = sound.pick(kind, random)
     what, damaged = "sound", data
     if number is not None:
@@ -344,7 +362,7 @@ class PythonServer:
                     os.chdir(work)
                     _redirect(Path(streams))
                     _limit()
-                    status = main(words)
+                    status = main(words) if words[0] != "read-codes" else _read_codes(*words[1:])
                 except SystemExit as stop:
                     status = stop.code
                 except BaseException:
@@ -360,11 +378,11 @@ class PythonServer:
         os._exit(0)
 
 
-def _lay_out(case: Case, work: Path) -> None:
-    for name, content in case.files.items():
-        path = work / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
+def _read_codes(directory: str, path: str) -> int:
+    why = read_codes(directory, path)
+    if why is not None:
+        print(f"vqvae-gluon: error: {why}", file=sys.stderr)
+    return 0 if why is None else 3
 
 
 class Runner:
@@ -382,7 +400,7 @@ class Runner:
     def run(self, case: Case, program: str) -> Outcome:
         work, streams = self._directory / "work", self._directory
         shutil.rmtree(work, ignore_errors=True)
-        _lay_out(case, work)
+        lay_out(case, work)
         if program == "cpp":
             ended = _start_binary(case.words["cpp"], work, streams)
         else:
@@ -393,14 +411,14 @@ class Runner:
             name = str(path.relative_to(work))
             if path.is_file() and name.startswith("out/"):
                 outcome.files[name] = path.read_bytes()
-            elif path.is_file() and name not in case.files:
+            elif path.is_file() and name not in case.files and name not in case.links:
                 outcome.strays.append(name)
         return outcome
 
     def reference(self, name: str, program: str) -> Outcome:
         if (name, program) not in self._references:
             outcome = self.run(self.case(name, None, 0), program)
-            if outcome.status != 0:
+            if outcome.status != KINDS[name].sound:
                 raise RuntimeError(f"{program}, sound files of {name}: ended with {outcome.status}: {outcome.error}")
             self._references[name, program] = outcome
         return self._references[name, program]
@@ -408,6 +426,7 @@ class Runner:
     def judge(self, name: str, number: int, seed: int, programs: tuple[str, ...]) -> list[dict]:
         """What was found of one mutation: a row for each program."""
         kind, case, outcomes, rows = KINDS[name], self.case(name, number, seed), {}, []
+        programs = tuple(program for program in programs if program in kind.programs)
         for program in PROGRAMS if kind.compared else programs:
             outcomes[program] = self.run(case, program)
         for program in programs:
@@ -434,19 +453,22 @@ def _complaints(program: str, kind: Kind, case: Case, outcome: Outcome, sound: O
     begin = {"cpp": "reconstruct: error: ", "python": "vqvae-gluon: error: "}[program]
     if outcome.status < 0:
         yield f"was ended by signal {-outcome.status} after {outcome.cpu:.1f} s"
-    elif outcome.status not in (0, 3):
+    elif outcome.status not in (0, 3, *kind.statuses):
         yield f"ended with status {outcome.status}"
     if outcome.cpu > CPU_SECONDS:
         yield f"took {outcome.cpu:.1f} s of processor time"
-    allowed = MEMORY + MEMORY_PER_BYTE * len(case.damaged) + MEMORY_PER_PIXEL * claimed_pixels(case.damaged)
+    allowed = kind.memory + MEMORY_PER_BYTE * len(case.damaged) + MEMORY_PER_PIXEL * claimed_pixels(case.damaged)
     if outcome.memory - sound.memory > allowed and "VQVAE_SANITIZED" not in os.environ:
         yield f"took {outcome.memory - sound.memory >> 20} MiB more than the sound file, allowed are {allowed >> 20}"
-    if outcome.status == 3:
+    if "internal error" in outcome.error or "Traceback" in outcome.error:
+        yield "does not foresee it"
+    if outcome.status in (1, 2, 3):
         lines = [line for line in outcome.error.splitlines() if not _NOTE.match(line)]
         if len(lines) != 1 or not lines[0].startswith(begin):
             yield "does not say in one line why it refuses the file"
-        if outcome.files:
-            yield f"refuses the file and leaves {', '.join(outcome.files)}"
+        left = [name for name in outcome.files if name not in case.files]
+        if left:
+            yield f"refuses the file and leaves {', '.join(left)}"
     strays = outcome.strays + [name for name in outcome.files if Path(name).name.startswith(".")]
     if strays:
         yield f"leaves {', '.join(strays)}"
@@ -492,16 +514,17 @@ def _judge(job: tuple[str, int, int, tuple[str, ...]]) -> list[dict]:
 def _keep(name: str, number: int, seed: int, directory: Path) -> None:
     """Write the files of one mutation, and say how to run them."""
     case = make_case(Sound(), name, number, seed)
-    _lay_out(case, directory)
+    lay_out(case, directory)
     print(f"{name}:{number}: {case.what}")
     print(f"  cd {shlex.quote(str(directory))}")
-    print(f"  {shlex.join([str(BINARY), *case.words['cpp']])}")
+    if "cpp" in case.words:
+        print(f"  {shlex.join([str(BINARY), *case.words['cpp']])}")
     print(f"  {shlex.join([sys.executable, '-m', 'vqvae_gluon', *case.words['python']])}")
 
 
 def _tell(row: dict, seed: int) -> None:
     print(f"FAIL {row['program']} {row['mutation']} seed {seed} ({row['what']}): {'; '.join(row['complaints'])}")
-    if row["status"] not in (0, 3):
+    if row["status"] not in (0, 3) or "internal error" in row["error"]:
         print("    " + "\n    ".join(row["error"].strip().splitlines()[-3:]))
     sys.stdout.flush()
 
@@ -558,7 +581,7 @@ def _parse(arguments: Optional[list[str]]) -> argparse.Namespace:
 def main(arguments: Optional[list[str]] = None) -> int:
     options = _parse(arguments)
     programs = tuple(options.program or PROGRAMS)
-    kinds = options.kind or list(KINDS)
+    kinds = options.kind or [name for name, kind in KINDS.items() if set(programs) & set(kind.programs)]
     # The kinds in turn, so that a run that is cut short has seen all of them.
     jobs = [(kinds[n % len(kinds)], n // len(kinds), options.seed, programs) for n in range(options.count)]
     if options.only:

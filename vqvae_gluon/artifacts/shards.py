@@ -13,11 +13,12 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 from vqvae_gluon.artifacts.codes import MAX_FILE_BYTES, Codes, parse_codes
+from vqvae_gluon.artifacts.document import without_texts
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import atomic_write, read_file
 
@@ -27,6 +28,7 @@ PLAN, INDEX = "plan.jsonl", "index.jsonl"
 SHARDS, PARTS = "shards", "parts"
 SHARD_NAME = re.compile(r"\d{6,}-\d+x\d+(-\d+)?\.vq", re.ASCII)
 _MAX_FILE_BYTES = 1 << 34
+_MAX_LINE_BYTES = 1 << 16  # of an image
 _SHA256 = re.compile("[0-9a-f]{64}")
 _NO_DIGEST = "0" * 64  # What stands in the place of a file's own digest while that is computed.
 
@@ -38,19 +40,23 @@ class Header(NamedTuple):
         format: :data:`FORMAT`.
         bundle: ``Bundle.digest`` of the bundle that makes the codes.
         shard_size: images of a part at most.
-        sha256: digest of the file, as it is with 64 zeros here; empty before it is written.
+        file: name of the file that it begins.
+        sha256: digest of the file, as it is with 64 zeros here. Both are empty before it is written.
     """
 
     format: int
     bundle: str
     shard_size: int
+    file: str = ""
     sha256: str = ""
 
     def is_sound(self) -> bool:
         """Whether the values are of these types, and there is a digest where the format has one."""
-        if tuple(map(type, self)) != (int, str, int, str) or self.shard_size < 1:
+        if tuple(map(type, self)) != (int, str, int, str, str) or self.shard_size < 1:
             return False
-        return (self.format == FORMAT and bool(_SHA256.fullmatch(self.sha256))) or self[::3] == (_OLD_FORMAT, "")
+        if self.format == _OLD_FORMAT:
+            return self.file == self.sha256 == ""
+        return self.format == FORMAT and bool(_SHA256.fullmatch(self.sha256))
 
     def is_like(self, other: "Header") -> bool:
         """Whether two files are of one run."""
@@ -100,9 +106,9 @@ def part_path(directory: Path, number: int) -> Path:
 
 def write_lines(path: Path, header: Header, rows: Iterable[Any]) -> None:
     """Write a file of JSON lines, whole or not at all."""
-    state = hashlib.sha256()
+    state, header = hashlib.sha256(), header._replace(file=path.name, sha256=_NO_DIGEST)
     with atomic_write(path) as file:
-        for row in itertools.chain([header._replace(sha256=_NO_DIGEST)._asdict()], rows):
+        for row in itertools.chain([header._asdict()], rows):
             line = json.dumps(row).encode() + b"\n"
             state.update(line)
             file.write(line)
@@ -110,59 +116,78 @@ def write_lines(path: Path, header: Header, rows: Iterable[Any]) -> None:
         file.write(json.dumps(header._replace(sha256=state.hexdigest())._asdict()).encode())
 
 
-def read_lines(path: Path) -> tuple[Header, list[Any]]:
+def read_lines(path: Path, read_row: Callable[[bytes], Any] = json.loads) -> tuple[Header, list[Any]]:
     """The header and the rows of a file that :func:`write_lines` wrote.
+
+    Args:
+        read_row: makes a row of its line. A line that it refuses with ValueError or TypeError is the last that is read.
 
     Raises:
         InputError: it is missing, or not such a file.
     """
     data = read_file(path, _MAX_FILE_BYTES)
+    number, rows = 0, []
     try:
-        first, *rows = map(json.loads, data.splitlines())
-        header = Header(**first)
+        for number, line in enumerate(data.splitlines(), 1):
+            if number == 1:
+                header = _read_header(path, line, data)
+            else:
+                rows.append(read_row(line))
     except (ValueError, TypeError, RecursionError) as error:
-        raise _unreadable(path, str(error)) from error
-    if header.format not in (FORMAT, _OLD_FORMAT):
-        raise _unreadable(path, f"its format is {header.format}, not {FORMAT}")
-    if not header.is_sound():
-        raise _unreadable(path, "its first line does not say of what it is")
-    if header.sha256 and _digest(data, header.sha256) != header.sha256:
-        raise _unreadable(path, "its digest does not fit: it is not as it was written")
+        raise _unreadable(path, f"line {number}: {error}") from error
+    if not number:
+        raise _unreadable(path, "it is empty")
     return header, rows
 
 
-def _digest(data: bytes, sha256: str) -> str:
-    """Of a file that says this digest of itself."""
-    end = data.index(b"\n") if b"\n" in data else len(data)
-    state = hashlib.sha256(data[:end].replace(sha256.encode(), _NO_DIGEST.encode()))
-    state.update(memoryview(data)[end:])
-    return state.hexdigest()
+def _read_header(path: Path, line: bytes, data: bytes) -> Header:
+    """The header of a file, if it is of that file as it is."""
+    if len(line) > _MAX_LINE_BYTES:
+        raise ValueError("it is too long")
+    header = Header(**json.loads(line))
+    if header.format not in (FORMAT, _OLD_FORMAT):
+        raise ValueError(f"its format is {str(header.format)[:100]}, not {FORMAT}")
+    if not header.is_sound():
+        raise ValueError("it does not say what the file is")
+    if header.sha256 and header.file != path.name:
+        raise ValueError(f"it is that of {header.file[:100]}")
+    if header.sha256:
+        state = hashlib.sha256(line.replace(header.sha256.encode(), _NO_DIGEST.encode()))
+        state.update(memoryview(data)[len(line) :])
+        if state.hexdigest() != header.sha256:
+            raise ValueError("its digest does not fit: the file is not as it was written")
+    return header
 
 
 def read_plan(path: Path) -> tuple[Header, list[tuple[str, ...]]]:
     """The header of a plan, and the names of the images of each part; see :func:`read_lines`."""
-    header, rows = read_lines(path)
-    for line, row in enumerate(rows, 2):
-        if type(row) is not list or not all(type(name) is str for name in row):
-            raise _unreadable(path, f"its line {line} is no list of names")
-    return header, [tuple(row) for row in rows]
+
+    def read_row(line: bytes) -> tuple[str, ...]:
+        bare = without_texts(line)
+        names = json.loads(line) if bare.count(b"[") == 1 and b"{" not in bare else None
+        if type(names) is not list or not all(type(name) is str for name in names):
+            raise ValueError("it is no list of names")
+        return tuple(names)
+
+    return read_lines(path, read_row)
 
 
 def read_entries(path: Path) -> tuple[Header, list[Entry]]:
     """The header of an index or of a part, and its images; see :func:`read_lines`."""
-    header, rows = read_lines(path)
-    try:
-        entries = [Entry(**row) for row in rows]
-    except TypeError as error:
-        raise _unreadable(path, str(error)) from error
+
+    def read_row(line: bytes) -> Entry:
+        entry = Entry(**json.loads(line)) if len(line) <= _MAX_LINE_BYTES else None
+        if entry is None or not entry.is_sound():
+            raise ValueError("it is of no image")
+        return entry
+
+    header, entries = read_lines(path, read_row)
     proved: set[Optional[str]] = {None}
     for line, entry in enumerate(entries, 2):
-        if not entry.is_sound():
-            raise _unreadable(path, f"its line {line} is of no image")
         if entry.sha256 is not None:
             proved.add(entry.shard)
         elif header.format == FORMAT and entry.shard not in proved:
-            raise _unreadable(path, f"its line {line} has no digest of {entry.shard}")
+            raise _unreadable(path, f"line {line}: it has no digest of {entry.shard}")
     return header, entries
 
 

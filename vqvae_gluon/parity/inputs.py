@@ -22,7 +22,7 @@ _MAX_RANK = 32
 _SPEC = re.compile(r"(?P<name>[^:]+):(?P<shape> *0*[1-9]\d{0,11} *(, *0*[1-9]\d{0,11} *)*)(:(?P<dtype>\w+))?", re.ASCII)
 _DRAWN_BYTES = 8  # Random numbers are drawn as float64.
 # What the arrays of an .npz file may take: so many times the file, and beside that
-_EXPANSION, _SPARE_BYTES = 4, 256 << 20
+_EXPANSION, _SPARE_BYTES = 4, 64 << 20
 _DTYPES = ("float32", "float64", "float16", "uint8", "int8", "int32", "int64")
 # Operators whose input of this number holds indices, and the attribute that says how many there are.
 _INDICES = {"Embedding": (0, "input_dim"), "one_hot": (0, "depth")}
