@@ -146,6 +146,6 @@ class Log:
 def copy_record(run: Path, directory: Path) -> None:
     """Copy what tells how a run went: what is made anew at every epoch, not the checkpoints."""
     for name in RECORD:
-        if (run / name).exists():
+        if (run / name).is_file():
             with atomic_write(directory / name) as file:
                 file.write((run / name).read_bytes())
