@@ -87,7 +87,7 @@ def test_arrays_come_back(tmp_path, shape):
 
 def test_messages_are_one_line_whatever_a_file_is_called():
     error = InputError("a\nb\x1b[2J\u009b\u2028é", "is\r\nwrong")
-    assert str(error) == "a?b?[2J??é: is??wrong"
+    assert str(error) == r"a\x0ab\x1b[2J\x9b\u2028é: is\x0d\x0awrong"
 
 
 def _umask() -> int:

@@ -31,6 +31,7 @@ FOUNDATIONS = {
     "isolation",
     "kernels",
     "limits",
+    "printed",
     "settings",
     "temporary",
     "workers",

@@ -112,7 +112,7 @@ def test_a_fault_of_our_own_is_one_line_and_its_traceback_a_file(monkeypatch, tm
     monkeypatch.setattr("tempfile.tempdir", None)
     result = run_cli_here("parity", "bundle", "--candidate", "cpp")
     assert result.returncode == FAILED and one_line(result.stderr)
-    assert "internal error: ZeroDivisionError: division?by zero; the traceback is in " in result.stderr
+    assert "internal error: ZeroDivisionError: division\\x0aby zero; the traceback is in " in result.stderr
     (kept,) = tmp_path.iterdir()
     assert str(kept) in result.stderr and "raise ZeroDivisionError" in kept.read_text()
 

@@ -18,6 +18,7 @@ import ctypes
 import faulthandler
 import importlib
 import os
+import resource
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -25,21 +26,24 @@ from typing import Any
 
 import numpy as np
 
-from vqvae_gluon.environment import THREADS, check_environment
-from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.environment import THREADS, check_environment, require_room
+from vqvae_gluon.errors import RuntimeFailure, is_lack_of_memory
 from vqvae_gluon.isolation import CRASHES
 from vqvae_gluon.workers import processor_count
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's numbers, malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # glibc's numbers, malloc.h
 _NEVER = 2**31 - 1
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what is freed for what is wanted next. Where it is not glibc, nothing happens."""
+    """Have the C library keep what is freed for what is wanted next; and where addresses are limited, not take 64 MiB
+    of them for each thread. Where it is not glibc, nothing happens."""
     with contextlib.suppress(OSError, AttributeError):
         library = ctypes.CDLL(None)
         for option in (_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD):
             library.mallopt(option, _NEVER)
+        if resource.getrlimit(resource.RLIMIT_AS)[0] != resource.RLIM_INFINITY:
+            library.mallopt(_M_ARENA_MAX, 1)
 
 
 def import_mxnet():
@@ -57,6 +61,7 @@ def import_mxnet():
     os.environ.setdefault(THREADS, str(processor_count()))
     os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
     keep_freed_memory()
+    require_room(int(os.environ[THREADS]))
     if "bool" not in np.__dict__:
         np.bool = np.bool_  # type: ignore[attr-defined]
     if sys.version_info >= (3, 12):
@@ -68,6 +73,8 @@ def import_mxnet():
     except ModuleNotFoundError as error:
         raise RuntimeFailure("mxnet", f"could not be imported ({error}); run: pip install mxnet==1.9.1") from error
     except OSError as error:
+        if is_lack_of_memory(error):
+            raise MemoryError from error
         raise RuntimeFailure("mxnet", f"its library could not be loaded ({error})") from error
     finally:
         if role is not None:
@@ -84,10 +91,17 @@ def import_mxnet():
 
 
 def mxnet_reason(error: Exception) -> str:
-    """The line of an MXNet error that says what is wrong: the last one that is no part of a stack trace."""
+    """The line of an MXNet error that says what is wrong: the last one that is no part of a stack trace.
+
+    Raises:
+        MemoryError: what is wrong is a lack of memory.
+    """
     lines = [line.strip() for line in str(error).partition("Stack trace:")[0].splitlines()]
     told = [line for line in lines if line and not line.startswith(('File "', "Traceback"))]
-    return told[-1] if told else type(error).__name__
+    reason = told[-1] if told else type(error).__name__
+    if is_lack_of_memory(error) or is_lack_of_memory(reason):
+        raise MemoryError from error
+    return reason
 
 
 def forget_range_errors() -> None:

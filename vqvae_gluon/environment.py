@@ -1,17 +1,24 @@
-"""The variables that MXNet and its OpenMP read, checked before they do: of a value that cannot be read, MXNet ends the
-process or takes another one. The C++ side (cpp_bindings/src/environment.cc) has the same table.
+"""What the process is given, checked before MXNet is loaded: the variables that it and its OpenMP read, and memory. Of
+a value that cannot be read, MXNet ends the process or takes another one; where its threads find no memory, it crashes.
+The C++ side (cpp_bindings/src/environment.cc) has the same table.
 """
 
+import mmap
 import re
+import resource
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 
-from vqvae_gluon.errors import UsageError
+from vqvae_gluon.errors import RuntimeFailure, UsageError
 
 THREADS = "OMP_NUM_THREADS"
 _MOST = 2**31 - 1
 _SHOWN = 40  # characters of a value
 _LONGEST = 1000
+# What MXNet maps when it is imported, and how many threads of its own it starts. Measured, and something more.
+_ROOM = 512 << 20
+_OWN_THREADS = 8
+_DEFAULT_STACK = 2 << 20  # What the C library gives a thread where stacks are not limited.
 
 
 @dataclass(frozen=True)
@@ -147,3 +154,21 @@ def check_environment(variables: MutableMapping[str, str]) -> None:
             raise UsageError(name, f"is '{shown}', not {rule.wanted}; change it, or unset it")
     if THREADS in variables:
         variables[THREADS] = variables[THREADS].partition(",")[0].strip(" ")
+
+
+def require_room(threads: int) -> None:
+    """Under a limit of addresses (``ulimit -v``): find out whether what MXNet takes at its start is to be had.
+
+    Raises:
+        RuntimeFailure: it is not.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return
+    stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
+    room = _ROOM + (threads + _OWN_THREADS) * (_DEFAULT_STACK if stack == resource.RLIM_INFINITY else stack)
+    try:
+        mmap.mmap(-1, room, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, 0).close()
+    except (OSError, OverflowError) as error:
+        why = f"there is not enough of it: to start, MXNet takes {room >> 20} MiB of addresses, and all are limited to"
+        raise RuntimeFailure("memory", f"{why} {limit >> 20} MiB (ulimit -v); raise the limit") from error

@@ -1,7 +1,12 @@
 #include "environment.hpp"
 
+#include <malloc.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <regex>
 #include <string>
@@ -11,7 +16,7 @@
 namespace vqvae {
 namespace {
 
-constexpr long kMost = 2147483647;
+constexpr std::int64_t kMost = 2147483647;
 constexpr std::size_t kShown = 40;      // characters of a value
 constexpr std::size_t kLongest = 1000;  // A longer one is none, and the library of patterns would overflow the stack.
 constexpr int kReplace = 1;
@@ -20,8 +25,8 @@ constexpr int kReplace = 1;
 struct Rule {
   const char* pattern;
   const char* wanted;
-  long low = 0;
-  long high = kMost;
+  std::int64_t low = 0;
+  std::int64_t high = kMost;
 };
 
 constexpr Rule kCount = {" *[0-9]{1,10} *", "a whole number from 1 to 1024", 1, 1024};
@@ -131,13 +136,39 @@ bool fits(const Rule& rule, const std::string& value) {
   if (!std::regex_match(value, std::regex(rule.pattern, std::regex::icase))) return false;
   static const std::regex digits("[0-9]+");
   for (std::sregex_iterator at(value.begin(), value.end(), digits), end; at != end; ++at) {
-    const long number = std::stol(at->str());  // Of ten digits at most.
+    const std::int64_t number = std::stol(at->str());  // Of ten digits at most.
     if (number < rule.low || number > rule.high) return false;
   }
   return true;
 }
 
+// What MXNet maps when it is loaded, and how many threads of its own it starts. Measured, and something more.
+constexpr std::size_t kRoom = std::size_t{448} << 20;
+constexpr std::size_t kOwnThreads = 8;
+
+std::size_t stack_size() {
+  constexpr std::size_t kUnlimited = std::size_t{2} << 20;  // What the C library gives a thread then.
+  rlimit limit{};
+  return getrlimit(RLIMIT_STACK, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY ? kUnlimited : limit.rlim_cur;
+}
+
 }  // namespace
+
+void require_room() {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
+  mallopt(M_ARENA_MAX, 1);  // Else each thread takes 64 MiB of addresses.
+  const char* threads = std::getenv(kThreadsVariable);
+  const std::size_t count = threads == nullptr ? 1 : std::strtoul(threads, nullptr, 10);
+  const std::size_t room = kRoom + (count + kOwnThreads) * stack_size();
+  void* found = mmap(nullptr, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (found == MAP_FAILED) {
+    throw RuntimeFailure("memory", "there is not enough of it: to start, MXNet takes " + std::to_string(room >> 20) +
+                                       " MiB of addresses, and all are limited to " +
+                                       std::to_string(limit.rlim_cur >> 20) + " MiB (ulimit -v); raise the limit");
+  }
+  munmap(found, room);
+}
 
 void check_environment() {
   for (const Row& row : kRows) {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <openssl/evp.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -11,7 +12,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <mutex>
 #include <random>
+#include <set>
 #include <string>
 #include <system_error>
 
@@ -21,28 +24,69 @@ namespace vqvae {
 namespace {
 
 constexpr mode_t kMode = 0666;
-constexpr const char* kHidden = ".vqvae.XXXXXX";  // mkostemp(3) takes the six letters for random ones.
+constexpr const char* kUnfinished = ".vqvae.";
+constexpr std::size_t kRandom = 32;  // hexadecimal digits that follow it
+
+bool is_unfinished(const std::string& name) {
+  const std::string prefix = kUnfinished;
+  return name.size() == prefix.size() + kRandom && name.compare(0, prefix.size(), prefix) == 0 &&
+         name.find_first_not_of("0123456789abcdef", prefix.size()) == std::string::npos;
+}
+
+// Remove what nobody holds any more: a file or a directory of this user.
+void remove_unheld(const std::filesystem::path& path) {
+  const int descriptor = open(path.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+  if (descriptor < 0) return;
+  struct stat found{};
+  std::error_code ignored;
+  if (fstat(descriptor, &found) == 0 && found.st_uid == geteuid() && flock(descriptor, LOCK_EX | LOCK_NB) == 0) {
+    if (S_ISREG(found.st_mode)) std::filesystem::remove(path, ignored);
+    if (S_ISDIR(found.st_mode)) std::filesystem::remove_all(path, ignored);
+  }
+  close(descriptor);
+}
+
+// Remove what killed processes left in a directory; once for each, as it looks at every name.
+void remove_stale(const std::filesystem::path& directory) {
+  static std::mutex mutex;
+  static std::set<std::string> done;
+  const std::scoped_lock turn(mutex);
+  if (!done.insert(directory.string()).second) return;
+  std::error_code error;
+  for (std::filesystem::directory_iterator at(directory, error), end; !error && at != end; at.increment(error)) {
+    if (is_unfinished(at->path().filename().string())) remove_unheld(at->path());
+  }
+}
 
 // An unfinished file. Where the file system can, it has no name, so that nothing is left of it whenever the process is
-// ended; else a hidden one, which goes with this object unless it is published.
+// ended; else a hidden one, which goes with this object unless it is published. While it is open it is locked: of those
+// that nobody holds, the next process that writes there removes the user's own. Python (vqvae_gluon/temporary.py) does
+// so, too.
 class Unfinished {
  public:
   explicit Unfinished(const std::filesystem::path& path)
-      : path_(path.string()), hidden_((path.parent_path() / kHidden).string()) {
+      : path_(path.string()), hidden_((path.parent_path() / (kUnfinished + std::string(kRandom, '0'))).string()) {
     struct stat found{};
     if (stat(path_.c_str(), &found) == 0 && !S_ISREG(found.st_mode)) fail(S_ISDIR(found.st_mode) ? EISDIR : EINVAL);
     const std::filesystem::path directory = path.has_parent_path() ? path.parent_path() : ".";
+    remove_stale(directory);
     descriptor_ = open(directory.c_str(), O_TMPFILE | O_WRONLY | O_CLOEXEC, kMode);
-    if (descriptor_ >= 0 && access(link().c_str(), F_OK) == 0) return;
+    if (descriptor_ >= 0 && access(link().c_str(), F_OK) == 0) {
+      flock(descriptor_, LOCK_SH);  // It will have a hidden name for a moment if it replaces another.
+      return;
+    }
     const bool unsupported = descriptor_ >= 0 || errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL;
     if (!unsupported) fail(errno);
     if (descriptor_ >= 0) close(descriptor_);
-    do {
+    while (!is_hidden_) {
       choose_hidden();
       descriptor_ = open(hidden_.c_str(), O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, kMode);
-    } while (descriptor_ < 0 && errno == EEXIST);
-    if (descriptor_ < 0) fail(errno);
-    is_hidden_ = true;
+      if (descriptor_ < 0 && errno == EEXIST) continue;
+      if (descriptor_ < 0) fail(errno);
+      flock(descriptor_, LOCK_SH);
+      is_hidden_ = access(hidden_.c_str(), F_OK) == 0;  // Else another process removed it before it was locked.
+      if (!is_hidden_) close(descriptor_);
+    }
   }
   Unfinished(const Unfinished&) = delete;
   Unfinished& operator=(const Unfinished&) = delete;
@@ -87,7 +131,7 @@ class Unfinished {
 
   void choose_hidden() {
     std::random_device random;
-    std::generate(hidden_.end() - 6, hidden_.end(), [&random] { return "0123456789abcdef"[random() % 16]; });
+    std::generate(hidden_.end() - kRandom, hidden_.end(), [&random] { return "0123456789abcdef"[random() % 16]; });
   }
 
   void finish() {

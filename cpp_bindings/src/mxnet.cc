@@ -12,6 +12,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <mutex>
+#include <new>
 #include <shared_mutex>
 #include <sstream>
 #include <stdexcept>
@@ -84,7 +85,8 @@ void resolve(void* library, const char* name, Function* function) {
     throw RuntimeFailure(kLibrary, std::string("has no function ") + name + "; use MXNet 1.9.1");
 }
 
-// The line of MXNet's message that says what is wrong: the last one that is no part of a stack trace.
+// The line of MXNet's message that says what is wrong: the last one that is no part of a stack trace. Throws
+// std::bad_alloc where that is a lack of memory.
 std::string reason(const std::string& message) {
   std::istringstream lines(message);
   std::string line;
@@ -93,6 +95,9 @@ std::string reason(const std::string& message) {
     if (line.rfind("Stack trace:", 0) == 0) break;
     const std::size_t start = line.find_first_not_of(' ');
     if (start != std::string::npos && line.compare(start, 6, "File \"") != 0) last = line.substr(start);
+  }
+  for (const std::string ending : {"std: :bad_alloc", "std::bad_alloc", "CPU Memory", "Cannot allocate memory"}) {
+    if (last.size() >= ending.size() && last.substr(last.size() - ending.size()) == ending) throw std::bad_alloc();
   }
   return last;
 }
@@ -121,6 +126,7 @@ void* open() {
   const KeptHandlers handlers;
   check_environment();
   use_all_processors();
+  require_room();
   setenv("MXNET_SUBGRAPH_VERBOSE", "0", kKeepWhatIsSet);  // The executor would tell standard error that it fuses.
   void* library = dlopen(library_path().c_str(), RTLD_LAZY | RTLD_LOCAL);
   if (library == nullptr) {

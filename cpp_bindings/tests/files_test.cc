@@ -46,6 +46,6 @@ TEST_CASE("a message is one line, whatever the file is called") {
     vqvae::read_file("a\nb\x1b[2J\u009b\u2028\u00e9", 100);
     FAIL("it was read");
   } catch (const vqvae::InputError& error) {
-    CHECK(std::string(error.what()) == "a?b?[2J??\u00e9: does not exist or is no file");
+    CHECK(std::string(error.what()) == "a\\x0ab\\x1b[2J\\x9b\\u2028\u00e9: does not exist or is no file");
   }
 }

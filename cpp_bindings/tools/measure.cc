@@ -22,6 +22,7 @@
 #include <iomanip>
 #include <iostream>
 #include <limits>
+#include <new>
 #include <sstream>
 #include <string>
 #include <utility>
@@ -148,7 +149,7 @@ Options parse(int argc, char** argv) {
 }
 
 int fail(vqvae::ExitCode code, const std::string& message) {
-  std::cerr << "measure: error: " + message + "\n" << std::flush;
+  std::cerr << "measure: error: " + vqvae::one_line(message) + "\n" << std::flush;
   return static_cast<int>(code);
 }
 
@@ -159,6 +160,8 @@ int guarded(int argc, char** argv) {
     return 0;
   } catch (const vqvae::Error& error) {
     return fail(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    return fail(vqvae::ExitCode::kFailed, "memory: there is not enough of it");
   } catch (const std::exception& error) {
     return fail(vqvae::ExitCode::kFailed, std::string("internal: ") + error.what());
   }

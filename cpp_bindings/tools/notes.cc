@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <string>
 
+#include "vqvae/error.hpp"
 #include "vqvae/fusion.hpp"
 #include "vqvae/network.hpp"
 
@@ -13,7 +14,8 @@ std::string fusion_note(const Options& options, const std::vector<const vqvae::G
   if (options.engine_kind() == vqvae::Engine::kCachedOp) return "";
   if (options.engine_kind() == vqvae::Engine::kFused) {
     const std::string why = vqvae::why_not_fused();
-    return why.empty() ? "" : "reconstruct: note: fused is the same as cachedop here, for " + why + "\n";
+    return why.empty() ? ""
+                       : "reconstruct: note: fused is the same as cachedop here, for " + vqvae::one_line(why) + "\n";
   }
   std::string first;
   std::size_t more = 0;
@@ -28,7 +30,9 @@ std::string fusion_note(const Options& options, const std::vector<const vqvae::G
   }
   if (first.empty()) return "";
   if (more > 0) first += " and " + std::to_string(more) + " more";
-  return "reconstruct: note: " + (chosen.empty() ? "fusion is off, for MXNet would compute " + first + " wrongly\n"
-                                                 : std::string(vqvae::kFusionVariable) + "=" + chosen +
-                                                       " may compute " + first + " wrongly; unset it\n");
+  return "reconstruct: note: " +
+         vqvae::one_line(chosen.empty() ? "fusion is off, for MXNet would compute " + first + " wrongly"
+                                        : std::string(vqvae::kFusionVariable) + "=" + chosen + " may compute " + first +
+                                              " wrongly; unset it") +
+         "\n";
 }

@@ -68,7 +68,8 @@ void trace_export(const Options& options) {
   vqvae::Network network(std::move(files), names, options.engine_kind(), options.fusion_kind());
   std::cerr << note;
   for (const std::string& name : names) {
-    if (taken.count(name) == 0) std::cerr << "reconstruct: note: the graph does not take the input " << name << '\n';
+    if (taken.count(name) == 0)
+      std::cerr << "reconstruct: note: the graph does not take the input " << vqvae::one_line(name) << '\n';
   }
   vqvae::TraceWriter trace(options.trace, options.runtime());
   if (kept) trace.keep_only(std::move(*kept));

@@ -2,6 +2,7 @@
 
 #include <malloc.h>
 
+#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -24,6 +25,8 @@
 #include "vqvae/threads.hpp"
 
 namespace {
+
+constexpr const char* kNoMemory = "memory: there is not enough of it";
 
 vqvae::Predictor open(const Options& options) {
   vqvae::Bundle bundle = vqvae::read_bundle(options.bundle, !options.no_verify);
@@ -65,7 +68,7 @@ void run(const Options& options) {
 int fail(vqvae::ExitCode code, const std::string& message) {
   std::cout.flush();
   // In one piece, whatever else is written there.
-  std::cerr << "reconstruct: error: " + message + "\n" << std::flush;
+  std::cerr << "reconstruct: error: " + vqvae::one_line(message) + "\n" << std::flush;
   return static_cast<int>(code);
 }
 
@@ -76,7 +79,7 @@ int run_guarded(const Options& options) {
   } catch (const vqvae::Error& error) {
     return fail(error.code(), error.what());
   } catch (const std::bad_alloc&) {
-    return fail(vqvae::ExitCode::kFailed, "memory: there is not enough of it");
+    return fail(vqvae::ExitCode::kFailed, kNoMemory);
   } catch (const std::exception& error) {
     return fail(vqvae::ExitCode::kFailed, std::string("internal: ") + error.what());
   }
@@ -104,6 +107,8 @@ int main(int argc, char** argv) {
   // Memory that was freed is kept: fresh pages for every large tensor take a tenth of the time of a traced run.
   mallopt(M_MMAP_THRESHOLD, std::numeric_limits<int>::max());
   mallopt(M_TRIM_THRESHOLD, std::numeric_limits<int>::max());
+  // A file that may not grow (ulimit -f) is an error like any other of writing.
+  static_cast<void>(std::signal(SIGXFSZ, SIG_IGN));
   int code = 0;
   try {
     code = start(argc, argv);
@@ -111,6 +116,8 @@ int main(int argc, char** argv) {
     code = ended.code();
   } catch (const vqvae::Error& error) {
     code = fail(error.code(), error.what());
+  } catch (const std::bad_alloc&) {
+    code = fail(vqvae::ExitCode::kFailed, kNoMemory);
   } catch (const std::exception& error) {
     code = fail(vqvae::ExitCode::kFailed, std::string("internal: ") + error.what());
   }

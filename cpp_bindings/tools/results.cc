@@ -31,9 +31,10 @@ Progress::~Progress() {
 
 void Progress::show(const std::string& text) {
   if (!wanted_ || (shown_ == 0 && clock_.seconds() < kPatience)) return;
-  const std::string blank(shown_ > text.size() ? shown_ - text.size() : 0, ' ');
-  std::cerr << "\rreconstruct: " << text << blank << std::flush;
-  shown_ = text.size();
+  const std::string line = vqvae::one_line(text);
+  const std::string blank(shown_ > line.size() ? shown_ - line.size() : 0, ' ');
+  std::cerr << "\rreconstruct: " << line << blank << std::flush;
+  shown_ = line.size();
 }
 
 Results::Results(const Options& options, const vqvae::Predictor& predictor, double open_seconds) : options_(options) {
@@ -48,7 +49,7 @@ Results::Results(const Options& options, const vqvae::Predictor& predictor, doub
 
 void Results::wrote(const std::string& path) {
   written_.push_back(path);
-  if (!options_.quiet && !options_.json) std::cout << path << "\n";
+  if (!options_.quiet && !options_.json) std::cout << vqvae::one_line(path) << "\n";
 }
 
 void Results::took(std::size_t images, const std::vector<double>& seconds) {
@@ -78,8 +79,8 @@ void Results::finish() const {
       row["psnr"] = psnr(result.squared_error);
       report["images"].push_back(row);
     }
-    // Names of files are any bytes.
-    std::cout << report.dump(2, ' ', false, Json::error_handler_t::replace) << "\n";
+    // Names of files are any bytes; of their characters a terminal sees escapes alone.
+    std::cout << report.dump(2, ' ', true, Json::error_handler_t::replace) << "\n";
   }
   if (!std::cout.flush()) throw vqvae::RuntimeFailure("standard output", "could not be written");
 }

@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 from vqvae_gluon.bench import limit, scaling
 from vqvae_gluon.bench.ratios import ratios, shares
 from vqvae_gluon.bench.results import Results, Row
+from vqvae_gluon.errors import one_line
 from vqvae_gluon.files import atomic_write
+from vqvae_gluon.printed import joined
 from vqvae_gluon.training.plots import plain_log
 
 PAGE, RATES_PLOT, SCALING_PLOT = "RESULTS.md", "rates.png", "scaling.png"
@@ -60,17 +62,17 @@ def write_page(results: Results, directory: Path, words: list[str]) -> Path:
     Args:
         words: of the command.
     """
-    machine = "\n".join(f"| {name.replace('_', ' ')} | {_plain(value)} |" for name, value in results.machine.items())
+    machine = joined(f"| {name.replace('_', ' ')} | {_plain(value)} |" for name, value in results.machine.items())
     lines = [
         "# What it costs",
         "",
-        f"`vqvae-gluon {shlex.join(words)}` wrote this page.",
+        one_line(f"`vqvae-gluon {shlex.join(words)}` wrote this page."),
         "",
         "| machine | |\n| --- | --- |\n" + machine,
         "",
         _MEASURED,
     ]
-    lines += [*(f"- {note}" for note in results.notes), ""] if results.notes else []
+    lines += [*(one_line(f"- {note}") for note in results.notes), ""] if results.notes else []
     lines += ["## Beside each other", "", _markdown(_ratio_table(results)), ""]
     for path, plot in (
         (directory / RATES_PLOT, rates_plot(results)),
@@ -82,7 +84,7 @@ def write_page(results: Results, directory: Path, words: list[str]) -> Path:
             lines += [f"![{path.stem}]({path.name})", ""]
     lines += ["## All rows", "", _markdown(_table(results)), ""]
     with atomic_write(directory / PAGE) as file:
-        file.write("\n".join(lines).encode())
+        file.write("\n".join(lines).encode(errors="backslashreplace"))
     return directory / PAGE
 
 
@@ -166,12 +168,12 @@ def _number(value: Optional[float]) -> str:
 
 def _aligned(lines: list[list[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+    return joined("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 
 
 def _markdown(lines: list[list[str]]) -> str:
     rows = [_cells(line) for line in lines]
-    return "\n".join([rows[0], "| " + " | ".join(["---"] * len(lines[0])) + " |", *rows[1:]]) if rows else ""
+    return joined([rows[0], "| " + " | ".join(["---"] * len(lines[0])) + " |", *rows[1:]]) if rows else ""
 
 
 def _cells(cells: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from vqvae_gluon.bench import inference, limit, machine, parity, scaling, startu
 from vqvae_gluon.bench.plan import Bench, Settings
 from vqvae_gluon.bench.report import summary
 from vqvae_gluon.bench.results import Results, Row
-from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.errors import RuntimeFailure, one_line
 from vqvae_gluon.temporary import temporary_directory
 
 Part = Callable[[Callable[[], object]], list[Row]]
@@ -47,7 +47,7 @@ def run(settings: Settings, output: Optional[Path], resume: bool, note: Callable
         waiting = {name: part for name, part in _parts(bench).items() if name not in results.parts}
         with tqdm(waiting.items(), unit="part", leave=False, disable=None) as bar:
             for name, part in bar:
-                bar.set_postfix_str(name)
+                bar.set_postfix_str(one_line(name))
                 try:
                     results.parts[name] = part(bar.refresh)
                 except KeyboardInterrupt:

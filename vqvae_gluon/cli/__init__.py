@@ -3,42 +3,78 @@
 import argparse
 import contextlib
 import io
-import os
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Optional
 
 from vqvae_gluon import __version__
 from vqvae_gluon.cli import benchmark, codes, judging, training
+from vqvae_gluon.cli.signals import TERMINATED, Termination, heed_termination
 from vqvae_gluon.cli.words import EXIT_CODES, PROGRAM, Commands, Parser, fail, refuse_command, warn
-from vqvae_gluon.errors import FAILED, VQVAEError, internal_error
+from vqvae_gluon.errors import DONE, FAILED, VQVAEError, internal_error, is_lack_of_memory
 from vqvae_gluon.limits import bounding_runs
+from vqvae_gluon.printed import discard, open_streams
 
 
 def main(arguments: Optional[list[str]] = None) -> int:
     """Run one command and return its exit code."""
-    if sys.stderr is None:  # It is closed. The next file that is opened would get its number, and what libraries say.
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    open_streams()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # Names of files are any bytes.
     words = _joined(list(sys.argv[1:] if arguments is None else arguments))
     parser, commands = _parser()
     if words and not words[0].startswith("-") and words[0] not in commands:
         return refuse_command(words[0], commands)
-    options = parser.parse_args(words)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # Names of files are any bytes.
+    try:
+        options = parser.parse_args(words)
+    except SystemExit:  # For --help, which was printed.
+        unwritten = discard(sys.stdout)
+        if unwritten is None:
+            raise
+        return _tell_unwritten(unwritten)
+    with heed_termination() as heeded:
+        try:
+            code = _run(options)
+        except Termination:  # It came after all was done.
+            code = FAILED
+    return TERMINATED if heeded.since is not None and code != DONE else code
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run a command whose words are read. What goes wrong is told here, in one line."""
     try:
         with _trusting(getattr(options, "allow_operator", [])), _bounding(options):
-            return options.run(options)
+            code = options.run(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return int(code)
     except VQVAEError as error:
         return fail(error.exit_code, str(error))
     except MemoryError as error:
-        return fail(FAILED, f"out of memory: {error or 'no more is to be had'}; give smaller sizes, or fewer at once")
+        return fail(FAILED, _lack(error))
     except OSError as error:
+        if is_lack_of_memory(error):
+            return fail(FAILED, _lack(error))
+        unwritten = discard(sys.stdout)
+        if unwritten is not None or isinstance(error, BrokenPipeError):
+            return _tell_unwritten(unwritten or error)
         return fail(FAILED, f"{error.filename or 'system'}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        return fail(FAILED, "interrupted: nothing half-written is left")
+    except KeyboardInterrupt as error:
+        return fail(FAILED, f"{str(error) or 'interrupted'}: nothing half-written is left")
     except Exception as error:  # A fault of this program; the user is not shown its inside.
-        return fail(FAILED, internal_error(error))
+        return fail(FAILED, _lack(error) if is_lack_of_memory(error) else internal_error(error))
+
+
+def _tell_unwritten(error: OSError) -> int:
+    """Tell that standard output cannot be written, unless who reads it has read enough, as head(1) does."""
+    if isinstance(error, BrokenPipeError):
+        return 128 + signal.SIGPIPE
+    return fail(FAILED, f"standard output: {error.strerror or error}")
+
+
+def _lack(error: BaseException) -> str:
+    return f"out of memory: {error or 'no more is to be had'}; give smaller sizes, or fewer at once"
 
 
 @contextlib.contextmanager

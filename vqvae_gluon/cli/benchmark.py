@@ -1,12 +1,12 @@
 """The command that measures: bench."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from vqvae_gluon.cli.words import PROGRAM, Commands, positive, processes
-from vqvae_gluon.errors import DONE, FAILED, UsageError, one_line
+from vqvae_gluon.errors import DONE, FAILED, UsageError
+from vqvae_gluon.printed import json_text, say
 from vqvae_gluon.workers import processor_count
 
 # Named here so that --help does not load MXNet; tests hold them against what they name.
@@ -97,14 +97,14 @@ def _bench(options: argparse.Namespace) -> int:
         options.quick,
     )
     results, whole = run(settings, output, options.resume, _note)
-    print(json.dumps(to_json(results), indent=2) if options.json else to_text(results))
+    print(json_text(to_json(results)) if options.json else to_text(results))
     if output is not None and results.parts:
-        print(f"report: {write_page(results, output, _words(options))}", file=sys.stderr)
+        say(f"report: {write_page(results, output, _words(options))}", sys.stderr)
     return DONE if whole else FAILED
 
 
 def _note(text: str) -> None:
-    print(f"{PROGRAM}: note: {one_line(text)}", file=sys.stderr)
+    say(f"{PROGRAM}: note: {text}", sys.stderr)
 
 
 def _words(options: argparse.Namespace) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from vqvae_gluon.cli.words import Commands, add_memory, add_trust, fail, positive, processes
 from vqvae_gluon.errors import DONE, FAILED, REJECTED, UsageError
 from vqvae_gluon.limits import BUNDLE_MEMORY
+from vqvae_gluon.printed import say
 from vqvae_gluon.workers import processor_count
 
 _TOLD = 100  # images that were rejected
@@ -118,7 +119,7 @@ def _encode(options: argparse.Namespace) -> int:
         else:
             with atomic_write(options.output) as file:
                 write_npy(file, codes.values)
-        print(options.output)
+        say(options.output)
         return DONE
     for source in tqdm(sources, unit="file", leave=False, disable=None):
         path = options.output / source.place.with_name(f"{source.place.name}.vq")
@@ -126,7 +127,7 @@ def _encode(options: argparse.Namespace) -> int:
         codes = codes_of(open_source(source, predictor.channels)[0], source.title)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_codes(path, codes)
-        print(path)
+        say(path)
     return DONE
 
 
@@ -138,7 +139,7 @@ def _encode_folder(options: argparse.Namespace) -> int:
     outcome = encode_folder(
         options.bundle, options.folder, options.output, options.shard_size, options.jobs, options.cluster
     )
-    print(outcome.index)
+    say(outcome.index)
     status = FAILED if outcome.failed else REJECTED if outcome.rejected else DONE
     for entry in outcome.rejected[:_TOLD]:
         fail(status, f"{options.folder / entry.name}: {entry.rejected}")
@@ -169,7 +170,7 @@ def _decode(options: argparse.Namespace) -> int:
         paths = output_paths(options.output / source.place, len(values), suffix == ".npy" or len(values) > 1)
         _claim(taken, paths, "images", source.title)
         for path in write_images(paths, itertools.chain.from_iterable(batches)):
-            print(path)
+            say(path)
     return DONE
 
 
@@ -187,7 +188,7 @@ def _reconstruct(options: argparse.Namespace) -> int:
         paths = output_paths(options.output / source.place, len(images), numbered)
         _claim(taken, paths, "reconstruction", source.title)
         for path in write_images(paths, predictor.reconstruct(images, source.title)):
-            print(path)
+            say(path)
     return DONE
 
 

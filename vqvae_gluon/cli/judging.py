@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from vqvae_gluon.cli.words import (
 from vqvae_gluon.config import PRESETS
 from vqvae_gluon.errors import DIVERGED, DONE, REJECTED, InputError, UsageError
 from vqvae_gluon.limits import PLAIN_MEMORY
+from vqvae_gluon.printed import json_text, say
 from vqvae_gluon.temporary import temporary_directory
 from vqvae_gluon.workers import processor_count
 
@@ -273,7 +273,7 @@ def _parity_record(options: argparse.Namespace) -> int:
         if len(batches) > 1:
             raise UsageError("--count", f"a trace is of one batch; give --input a shape that begins with {len(feed)}")
         record_export(runtime, files, batches[0], options.output, limit)
-    print(options.output)
+    say(options.output)
     return DONE
 
 
@@ -300,9 +300,9 @@ def _faults(options: argparse.Namespace) -> int:
         }
         found = matrix.specimens(bundles, directory, options.model)
         result = matrix.judge_all(found, options.kind, options.fast, options.jobs)
-    print(json.dumps(result.to_json(), indent=2) if options.json else to_text(result))
+    print(json_text(result.to_json()) if options.json else to_text(result))
     if options.html:
-        print(f"report: {write_html(result, options.html)}", file=sys.stderr)
+        say(f"report: {write_html(result, options.html)}", sys.stderr)
     return DONE if result.passed else DIVERGED
 
 
@@ -365,16 +365,16 @@ def _export_and_feed(options: argparse.Namespace):
 
 def _tell(report, words, options: argparse.Namespace) -> int:
     """Print and write a report in the words of its module, and give the exit code."""
-    print(json.dumps(report.to_json(), indent=2) if options.json else report)
+    print(json_text(report.to_json()) if options.json else report)
     if options.junit:
         words.write_junit(report, options.junit)
     if options.html:
         from vqvae_gluon.parity.page import write_html
 
-        print(f"report: {write_html(report, options.html)}", file=sys.stderr)
+        say(f"report: {write_html(report, options.html)}", sys.stderr)
     if options.repro:
         nothing = "nothing was written, the two agree" if report.verdict == "agree" else "nothing could be written"
-        print(f"repro: {options.repro if (options.repro / 'README.md').exists() else nothing}", file=sys.stderr)
+        say(f"repro: {options.repro if (options.repro / 'README.md').exists() else nothing}", sys.stderr)
     if report.verdict == "invalid" and report.failure is not None:
         raise report.failure
     return _VERDICT_EXIT_CODES[report.verdict]

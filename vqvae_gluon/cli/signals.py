@@ -1,6 +1,7 @@
 """SIGTERM ends a command as Ctrl-C does: what is temporary is removed, and one line is told."""
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -34,7 +35,11 @@ class Heeded:
 def heed_termination() -> Iterator[Heeded]:
     """Raise :class:`Termination` where SIGTERM comes, unless it is ignored or caught already."""
     heeded = Heeded()
-    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    mine = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+        and "DMLC_ROLE" not in os.environ  # A server of a job waits in MXNet, where no signal is heeded.
+    )
     if mine:
         signal.signal(signal.SIGTERM, heeded)
     try:

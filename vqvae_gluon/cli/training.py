@@ -8,6 +8,7 @@ from pathlib import Path
 
 from vqvae_gluon.cli.words import DATASET_NAMES, PRECISION_NAMES, Commands, positive, processes, up_to
 from vqvae_gluon.errors import DONE, InputError, RuntimeFailure, UsageError
+from vqvae_gluon.printed import say
 from vqvae_gluon.settings import add_flags
 from vqvae_gluon.temporary import temporary_directory
 
@@ -160,7 +161,7 @@ def _train_as(options: argparse.Namespace, settings, workers) -> None:
     check_resumed(settings.run, settings.config, settings.given)
     train(settings.run, prepare(settings.config, settings.run, settings.given, workers.count), workers)
     if workers.rank == 0:
-        print(output / "best.npz")
+        say(output / "best.npz")
 
 
 def _check_place(output: Path, settings) -> None:
@@ -211,7 +212,7 @@ def _pack(options: argparse.Namespace) -> int:
     }
     for split, images in splits.items():
         write_records(images, options.output, split)
-        print(options.output / f"{split}.rec")
+        say(options.output / f"{split}.rec")
     return DONE
 
 
@@ -242,7 +243,7 @@ def _export(options: argparse.Namespace) -> int:
         from vqvae_gluon.training.log import copy_record
 
         copy_record(options.training, options.output)
-    print(options.output)
+    say(options.output)
     return DONE
 
 
@@ -274,9 +275,9 @@ def _quantize(options: argparse.Namespace, bundle) -> None:
     if "measured" in told:
         measured = told["measured"]
         quality = f"{measured['equal_codes']:.2%} of the codes equal, {measured['psnr_lost']:.3f} dB of PSNR lost"
-        print(f"on the {told['data']['images']} images of the calibration: {quality}", file=sys.stderr)
+        say(f"on the {told['data']['images']} images of the calibration: {quality}", sys.stderr)
     if told["float32"]:
-        print(f"left in float32: {', '.join(told['float32'])}", file=sys.stderr)
+        say(f"left in float32: {', '.join(told['float32'])}", sys.stderr)
 
 
 def _calibration_images(options: argparse.Namespace, bundle):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn
 
 from vqvae_gluon.errors import USAGE, one_line
+from vqvae_gluon.printed import discard, say
 
 PROGRAM = "vqvae-gluon"
 EXIT_CODES = "exit codes: 0 done and in agreement, 1 failed, 2 usage, 3 input rejected, 4 divergence found"
@@ -30,8 +31,12 @@ EQUAL_CODES, PSNR_LOST = 0.97, 0.1  # what another precision may lose
 
 
 def fail(code: int, message: str) -> int:
-    """Tell an error in one line, and give the exit code."""
-    print(f"{PROGRAM}: error: {one_line(message)}", file=sys.stderr)
+    """Tell an error in one line, if anybody listens, and give the exit code."""
+    try:
+        say(f"{PROGRAM}: error: {message}", sys.stderr)
+        sys.stderr.flush()
+    except OSError:
+        discard(sys.stderr)
     return code
 
 
@@ -83,7 +88,7 @@ class Commands:
 
 def warn(message: str) -> None:
     """Tell what does not end the program."""
-    print(f"{PROGRAM}: warning: {one_line(message)}", file=sys.stderr)
+    say(f"{PROGRAM}: warning: {message}", sys.stderr)
 
 
 def add_trust(command: argparse.ArgumentParser) -> None:

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 import jinja2
 from markupsafe import Markup, escape
+
+from vqvae_gluon.printed import json_text, plain
 
 # The terms of a report, as docs/glossary.md explains them, too. A term is linked where it stands in a page.
 TERMS = {
@@ -38,6 +40,7 @@ def templates() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_shown,
     )
     environment.filters.update(explained=explained, anchor=anchor)
     return environment
@@ -59,7 +62,17 @@ def explained(text: object) -> Markup:
         seen.add(term)
         return f'<a class="term" href="#{anchor(term)}" title="{escape(TERMS[term])}">{found[0]}</a>'
 
-    return Markup(_TERM.sub(link, str(escape(text))))
+    return Markup(_TERM.sub(link, str(escape(plain(text)))))
+
+
+def json_block(document: Any) -> Markup:
+    """A document as JSON, escaped, in lines."""
+    return escape(json_text(document, 1))
+
+
+def _shown(value: object) -> object:
+    """What stands in a page for a value: a name may hold what no page can."""
+    return plain(value) if isinstance(value, (str, Path)) and not isinstance(value, Markup) else value
 
 
 def summary_html(

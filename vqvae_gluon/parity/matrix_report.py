@@ -1,14 +1,14 @@
 """The fault matrix as text for a terminal, and as a page that needs no other file."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from vqvae_gluon import __version__
 from vqvae_gluon.files import atomic_write
-from vqvae_gluon.parity.markup import templates
+from vqvae_gluon.parity.markup import json_block, templates
 from vqvae_gluon.parity.matrix import BOUNDS, Fault, Matrix
+from vqvae_gluon.printed import joined
 
 _RATES = {
     "right_node": "the right node named",
@@ -72,7 +72,7 @@ def to_text(matrix: Matrix) -> str:
     failed = [control for control in matrix.controls if not control.passed]
     lines += ["", f"  controls that fail: {len(failed)}"] if failed else []
     lines += [f"  {control.model}: {control.name}: {control.why}" for control in failed]
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def headline(matrix: Matrix) -> str:
@@ -134,7 +134,7 @@ def write_html(matrix: Matrix, directory: Path) -> Path:
             state_of=state_of,
             differences=differences,
             controls=controls,
-            json=json.dumps(matrix.to_json(), indent=1),
+            json=json_block(matrix.to_json()),
             version=__version__,
         )
     )

@@ -3,7 +3,6 @@
 import base64
 import io
 import itertools
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from vqvae_gluon.artifacts.trace import Key
 from vqvae_gluon.files import atomic_write
 from vqvae_gluon.parity.bounds import FACTOR, Errors
 from vqvae_gluon.parity.discrete import Flip, Flips
-from vqvae_gluon.parity.markup import TERMS, templates
+from vqvae_gluon.parity.markup import TERMS, json_block, templates
 from vqvae_gluon.parity.metrics import QUANTILES, NodeComparison
 from vqvae_gluon.parity.report import Report, describe, explain, path_to, remedies, summary, to_json
 from vqvae_gluon.parity.result import NodeReport, Samples
@@ -153,7 +152,7 @@ def _render(report: Report, pictures: list[Picture], kinds: np.ndarray) -> str:
         quantiles=QUANTILES,
         describe=describe,
         terms=TERMS,
-        json=json.dumps(to_json(report), indent=1),
+        json=json_block(to_json(report)),
         version=__version__,
     )
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from vqvae_gluon.errors import one_line
 from vqvae_gluon.parity.markup import summary_html
 from vqvae_gluon.parity.precision_result import Cost, Difference, LayerReport, PrecisionResult
 from vqvae_gluon.parity.report import head, number, write_suite
 from vqvae_gluon.parity.result import AGREE, DIVERGE, INVALID
+from vqvae_gluon.printed import joined
 
 
 class PrecisionReport(PrecisionResult):
@@ -17,7 +19,7 @@ class PrecisionReport(PrecisionResult):
         return to_text(self)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.verdict.upper()}: {summary(self)}>"
+        return one_line(f"<{type(self).__name__} {self.verdict.upper()}: {summary(self)}>")
 
     def _repr_html_(self) -> str:
         return to_html(self)
@@ -84,14 +86,14 @@ def to_text(report: PrecisionResult) -> str:
         ]
         lines += _table(report)
     lines += [f"  note: the comparison ended early: {report.failure}"] if report.failure else []
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def to_html(report: PrecisionResult) -> str:
     """The summary for a notebook: verdict, cause, the worst layer, and what each layer costs."""
     worst = report.worst
     head, *rows = _rows(report)
-    named = None if worst is None else (f"{worst.stage}/{worst.name}", _worst(worst))
+    named = None if worst is None else (one_line(f"{worst.stage}/{worst.name}"), _worst(worst))
     return summary_html(
         report.verdict, summary(report), _cause(report), [], named, ("layer", *head[1:]), rows, "Worst layer"
     )
@@ -142,7 +144,7 @@ def _rows(report: PrecisionResult) -> list[tuple[str, ...]]:
         measured = bool(alone.codes)
         rows += [
             (
-                f"{layer.stage}/{layer.name}",
+                one_line(f"{layer.stage}/{layer.name}"),
                 f"{layer.local.decibels:.1f}",
                 f"{layer.cumulative.decibels:.1f}",
                 f"{alone.equal_codes:.2%}" if measured else "-",

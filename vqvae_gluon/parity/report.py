@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from vqvae_gluon.artifacts.trace import Key
+from vqvae_gluon.errors import one_line
 from vqvae_gluon.files import atomic_write
 from vqvae_gluon.parity.bounds import Errors
 from vqvae_gluon.parity.causes import REMEDIES
@@ -14,6 +15,7 @@ from vqvae_gluon.parity.discrete import Flips
 from vqvae_gluon.parity.markup import summary_html
 from vqvae_gluon.parity.metrics import QUANTILES, NodeComparison
 from vqvae_gluon.parity.result import AGREE, INVALID, UNEXPLAINED, NodeReport, Result
+from vqvae_gluon.printed import joined, plain
 
 _NEIGHBOURHOOD = 3
 _NOTES = 10
@@ -28,7 +30,7 @@ class Report(Result):
         return to_text(self)
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.verdict.upper()}: {summary(self)}>"
+        return one_line(f"<{type(self).__name__} {self.verdict.upper()}: {summary(self)}>")
 
     def _repr_html_(self) -> str:
         return to_html(self)
@@ -111,7 +113,7 @@ def to_text(report: Result) -> str:
     if report.failure and report.verdict != INVALID:  # Of an invalid one the first line says it.
         lines += [f"  note: the comparison ended early: {report.failure}"]
     lines += [f"  skipped: {stage}/{name}" for stage, name in report.nodes_skipped[:_NOTES]]
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def to_html(report: Result) -> str:
@@ -163,14 +165,15 @@ def write_suite(
         cases: of each test its name, why it fails, which is empty if it does not, and more about that.
         message, text: the same of the last test, the verdict.
     """
-    suite = ElementTree.Element("testsuite", name=name)
+    suite = ElementTree.Element("testsuite", name=plain(name))
     for case_name, reason, more in cases:
-        case = ElementTree.SubElement(suite, "testcase", classname="parity", name=case_name)
+        case = ElementTree.SubElement(suite, "testcase", classname="parity", name=plain(case_name))
         if reason:
-            ElementTree.SubElement(case, "failure", message=reason).text = more
+            ElementTree.SubElement(case, "failure", message=plain(reason)).text = plain(more)
     last = ElementTree.SubElement(suite, "testcase", classname="parity", name="verdict")
     if verdict != AGREE:
-        ElementTree.SubElement(last, "error" if verdict == INVALID else "failure", message=message).text = text
+        failure = ElementTree.SubElement(last, "error" if verdict == INVALID else "failure", message=plain(message))
+        failure.text = "\n".join(map(plain, text.split("\n")))
     suite.set("tests", str(len(suite)))
     for kind, plural in (("failure", "failures"), ("error", "errors")):
         suite.set(plural, str(sum(case.find(kind) is not None for case in suite)))
@@ -289,9 +292,10 @@ def _neighbours(report: Result, key: Key) -> list[tuple[str, NodeReport]]:
 
 
 def _neighbourhood(report: Result, key: Key) -> list[str]:
-    rows = _neighbours(report, key)
+    here = one_line("/".join(key))
+    rows = [(one_line(name), node) for name, node in _neighbours(report, key)]
     width = max(len(name) for name, _ in rows)
-    return [f"  {'->' if name == '/'.join(key) else '  '} {name:<{width}}  {_state(node)}" for name, node in rows]
+    return [f"  {'->' if name == here else '  '} {name:<{width}}  {_state(node)}" for name, node in rows]
 
 
 def _state(report: NodeReport) -> str:

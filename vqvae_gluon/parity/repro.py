@@ -29,6 +29,7 @@ from vqvae_gluon.parity.report import Report, describe, summary
 from vqvae_gluon.parity.result import DIVERGE, NodeReport
 from vqvae_gluon.parity.side import Side
 from vqvae_gluon.parity.stages import in_order
+from vqvae_gluon.printed import plain
 from vqvae_gluon.runtimes import RUNTIMES
 from vqvae_gluon.runtimes.base import INPUT, Runtime
 from vqvae_gluon.runtimes.fp64 import Float64Runtime
@@ -510,6 +511,7 @@ def _write_readme(folder: Path, report: Report, first: NodeReport, told: Mapping
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=lambda value: plain(value) if isinstance(value, str) else value,
     )
     comparison, cause, here = first.comparison, report.cause, environment()
     versions = [("MXNet", here["mxnet"]), ("NumPy", np.__version__), ("Python", platform.python_version())]

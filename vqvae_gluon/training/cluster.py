@@ -151,7 +151,7 @@ def _watched(kind: str) -> Iterator["mx.kv.KVStore"]:
     except BaseException as error:
         # At once: MXNet would wait for the others, who will miss this one.
         foreseen = isinstance(error, (VQVAEError, OSError, KeyboardInterrupt))
-        _tell(f"error: {one_line(str(error) or 'interrupted') if foreseen else internal_error(error)}")
+        _tell(f"error: {str(error) or 'interrupted' if foreseen else internal_error(error)}")
         os._exit(getattr(error, "exit_code", FAILED))
     done.set()
     # Here and now, while its threads can still end well, rather than by the garbage collector.
@@ -160,4 +160,4 @@ def _watched(kind: str) -> Iterator["mx.kv.KVStore"]:
 
 
 def _tell(line: str) -> None:
-    print(f"vqvae-gluon: {line}", file=sys.stderr, flush=True)
+    print(f"vqvae-gluon: {one_line(line)}", file=sys.stderr, flush=True)

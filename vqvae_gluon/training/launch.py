@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import time
 from collections.abc import Sequence
 
 from vqvae_gluon.errors import DONE
+from vqvae_gluon.printed import say
 from vqvae_gluon.workers import processor_count
 
 _PATIENCE = 3  # seconds that the others have to end by themselves when one has failed
@@ -40,7 +40,6 @@ def launch(
     if not hosts and "OMP_NUM_THREADS" not in os.environ:
         variables["OMP_NUM_THREADS"] = str(max(1, processor_count() // workers))
     command = [sys.executable, "-m", "vqvae_gluon", *words]
-    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))  # By way of what ends the others.
     processes = {"the scheduler": _start(command, {**variables, "DMLC_ROLE": "scheduler"}, "", remote_shell)}
     try:
         for count, role in ((servers, "server"), (workers, "worker")):
@@ -84,7 +83,7 @@ def _wait(processes: dict[str, subprocess.Popen]) -> int:
             name, failed = next((name, code) for name, code in codes.items() if code)
             until = time.monotonic() + _PATIENCE
             how = f"was ended by signal {-failed}" if failed < 0 else f"ended with exit code {failed}"
-            print(f"vqvae-gluon: error: {name}: {how}; the job ends, go on by --resume", file=sys.stderr)
+            say(f"vqvae-gluon: error: {name}: {how}; the job ends, go on by --resume", sys.stderr)
         if None not in codes.values() or (failed and time.monotonic() > until):
             return 128 - failed if failed < 0 else failed
         time.sleep(0.2)

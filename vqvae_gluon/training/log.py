@@ -16,7 +16,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tqdm import tqdm
 
 from vqvae_gluon.data.images import write_image
-from vqvae_gluon.errors import InputError
+from vqvae_gluon.errors import InputError, one_line
 from vqvae_gluon.files import atomic_write
 from vqvae_gluon.training import plots
 from vqvae_gluon.training.progress import Progress, Row
@@ -89,7 +89,7 @@ class Log:
     def say(self, line: str) -> None:
         """Tell it on standard error, and keep it."""
         if self._writes:
-            tqdm.write(line, file=sys.stderr)
+            tqdm.write(one_line(line), file=sys.stderr)
             self._write(line)
 
     def step(self, row: Row) -> None:
@@ -140,7 +140,7 @@ class Log:
                 file.write(text.getvalue().encode())
 
     def _write(self, line: str) -> None:
-        self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}\n")
+        self._text.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {one_line(line)}\n")
 
 
 def copy_record(run: Path, directory: Path) -> None:

@@ -10,17 +10,9 @@ namespace vqvae {
 
 enum class ExitCode { kDone = 0, kFailed = 1, kUsage = 2, kRejected = 3 };
 
-// A message without what would end its line or move a terminal's cursor: names of files may hold anything.
-inline std::string one_line(std::string message) {
-  for (std::size_t i = 0; i < message.size(); ++i) {
-    const auto at = [&](std::size_t k) { return k < message.size() ? static_cast<unsigned char>(message[k]) : 0U; };
-    std::size_t count = at(i) < 0x20 || at(i) == 0x7F ? 1 : 0;
-    if (at(i) == 0xC2 && at(i + 1) >= 0x80 && at(i + 1) < 0xA0) count = 2;             // UTF-8's other controls,
-    if (at(i) == 0xE2 && at(i + 1) == 0x80 && (at(i + 2) & 0xFEU) == 0xA8) count = 3;  // and its ends of lines.
-    if (count > 0) message.replace(i, count, "?");
-  }
-  return message;
-}
+// A message in which is shown, as an escape, what would end its line, move a terminal's cursor or turn the order of
+// what is seen: names may hold anything.
+std::string one_line(const std::string& message);
 
 // An error to be told in one line: "<what>: <why>".
 class Error : public std::runtime_error {
