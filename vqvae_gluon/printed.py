@@ -36,7 +36,19 @@ def json_text(document: Any, indent: int = 2) -> str:
 
 def say(text: object, file: Optional[TextIO] = None) -> None:
     """Print one line, on standard output unless a file is given."""
-    print(one_line(str(text)), file=file)
+    show(one_line(str(text)), file)
+
+
+def show(text: object, file: Optional[TextIO] = None) -> None:
+    """Print a text whose lines are made already.
+
+    Raises:
+        OSError: it cannot be; it names the stream.
+    """
+    try:
+        print(text, file=file)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output" if file is None else "standard error") from error
 
 
 def open_streams() -> None:

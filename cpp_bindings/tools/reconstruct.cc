@@ -121,7 +121,9 @@ int main(int argc, char** argv) {
   } catch (const std::exception& error) {
     code = fail(vqvae::ExitCode::kFailed, std::string("internal: ") + error.what());
   }
-  std::cout.flush();
+  if (!std::cout.flush() && code == 0) {
+    code = fail(vqvae::ExitCode::kFailed, "standard output: could not be written");
+  }
   // MXNet's threads may still use what the end of a program takes down.
   std::_Exit(code);
 }

@@ -45,10 +45,9 @@ def _run(options: argparse.Namespace) -> int:
     """Run a command whose words are read. What goes wrong is told here, in one line."""
     try:
         with _trusting(getattr(options, "allow_operator", [])), _bounding(options):
-            code = options.run(options)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return int(code)
+            code = int(options.run(options))
+        unwritten = discard(sys.stdout)
+        return code if unwritten is None else _tell_unwritten(unwritten)
     except VQVAEError as error:
         return fail(error.exit_code, str(error))
     except MemoryError as error:
@@ -56,9 +55,9 @@ def _run(options: argparse.Namespace) -> int:
     except OSError as error:
         if is_lack_of_memory(error):
             return fail(FAILED, _lack(error))
-        unwritten = discard(sys.stdout)
-        if unwritten is not None or isinstance(error, BrokenPipeError):
-            return _tell_unwritten(unwritten or error)
+        discard(sys.stdout)
+        if isinstance(error, BrokenPipeError):
+            return _tell_unwritten(error)
         return fail(FAILED, f"{error.filename or 'system'}: {error.strerror or error}")
     except KeyboardInterrupt as error:
         return fail(FAILED, f"{str(error) or 'interrupted'}: nothing half-written is left")

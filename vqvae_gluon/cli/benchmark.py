@@ -6,7 +6,7 @@ from pathlib import Path
 
 from vqvae_gluon.cli.words import PROGRAM, Commands, positive, processes
 from vqvae_gluon.errors import DONE, FAILED, UsageError
-from vqvae_gluon.printed import json_text, say
+from vqvae_gluon.printed import json_text, say, show
 from vqvae_gluon.workers import processor_count
 
 # Named here so that --help does not load MXNet; tests hold them against what they name.
@@ -97,7 +97,7 @@ def _bench(options: argparse.Namespace) -> int:
         options.quick,
     )
     results, whole = run(settings, output, options.resume, _note)
-    print(json_text(to_json(results)) if options.json else to_text(results))
+    show(json_text(to_json(results)) if options.json else to_text(results))
     if output is not None and results.parts:
         say(f"report: {write_page(results, output, _words(options))}", sys.stderr)
     return DONE if whole else FAILED

@@ -24,7 +24,7 @@ from vqvae_gluon.cli.words import (
 from vqvae_gluon.config import PRESETS
 from vqvae_gluon.errors import DIVERGED, DONE, REJECTED, InputError, UsageError
 from vqvae_gluon.limits import PLAIN_MEMORY
-from vqvae_gluon.printed import json_text, say
+from vqvae_gluon.printed import json_text, say, show
 from vqvae_gluon.temporary import temporary_directory
 from vqvae_gluon.workers import processor_count
 
@@ -300,7 +300,7 @@ def _faults(options: argparse.Namespace) -> int:
         }
         found = matrix.specimens(bundles, directory, options.model)
         result = matrix.judge_all(found, options.kind, options.fast, options.jobs)
-    print(json_text(result.to_json()) if options.json else to_text(result))
+    show(json_text(result.to_json()) if options.json else to_text(result))
     if options.html:
         say(f"report: {write_html(result, options.html)}", sys.stderr)
     return DONE if result.passed else DIVERGED
@@ -365,7 +365,7 @@ def _export_and_feed(options: argparse.Namespace):
 
 def _tell(report, words, options: argparse.Namespace) -> int:
     """Print and write a report in the words of its module, and give the exit code."""
-    print(json_text(report.to_json()) if options.json else report)
+    show(json_text(report.to_json()) if options.json else report)
     if options.junit:
         words.write_junit(report, options.junit)
     if options.html:
