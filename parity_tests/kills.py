@@ -30,7 +30,18 @@ from vqvae_gluon.runtimes.cpp import find_binary
 
 BUNDLE = PRETRAINED / "mnist"
 PYTHON = [sys.executable, "-m", "vqvae_gluon"]
-TRAIN = ("--dataset", "images", "--image-channels", "1", "--epochs", "2", "--batch-size", "16", "--hidden-channels", "8")
+TRAIN = (
+    "--dataset",
+    "images",
+    "--image-channels",
+    "1",
+    "--epochs",
+    "2",
+    "--batch-size",
+    "16",
+    "--hidden-channels",
+    "8",
+)
 _PATIENCE = 600  # seconds
 _DIVERGED = 4
 
@@ -68,7 +79,7 @@ def _parity(source: Path, out: Path) -> list:
 
 
 COMMANDS: dict[str, Command] = {
-    "C++ reconstruct": Command(lambda source, out: _cpp("--output", out, "--grid", out / "grid.png", source / "images")),
+    "C++ reconstruct": Command(lambda source, out: _cpp("--output", out, "--grid", out / "x.png", source / "images")),
     "C++ codes": Command(lambda source, out: _cpp("--codes", out, source / "images")),
     "C++ decode": Command(lambda source, out: _cpp("--decode", source / "codes.npy", "--output", out)),
     "C++ trace": Command(lambda source, out: _cpp("--trace", out / "trace", "--output", out / "x", source / "few")),
@@ -153,7 +164,7 @@ class Trial:
         killed = process.poll() is None
         _kill_group(process)
         found = self._lost(_files(out), before, after)
-        if self.command.replaces or not (out / "trace").exists() and not (out / "repro").exists():
+        if self.command.replaces or (not (out / "trace").exists() and not (out / "repro").exists()):
             error = self._finish(self._start(self._sources[1], out, temporary))
             found += [error] if error else self._left(_files(out), before, after)
         found += [f"{path.name} is left in TMPDIR" for path in temporary.iterdir()]
@@ -210,7 +221,11 @@ class Trial:
     def _left(self, found: dict[str, bytes], before: dict[str, bytes], after: dict[str, bytes]) -> list[str]:
         """What is not as after a run that was not killed."""
         if not self.command.same:
-            return [f"{name} is not there after the next run" for name in after if "events" not in name and name not in found]
+            return [
+                f"{name} is not there after the next run"
+                for name in after
+                if "events" not in name and name not in found
+            ]
         wrong = [name for name, content in after.items() if found.get(name) != content]
         strays = [name for name in found if name not in after and name not in before]
         return [f"{name} is wrong after the next run" for name in wrong] + [f"{name} is a stray" for name in strays]

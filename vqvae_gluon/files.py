@@ -165,11 +165,10 @@ def _parse_npy_header(begin: bytes, file_size: int) -> tuple[np.dtype, tuple[int
     return np.dtype(descr), shape, offset + size
 
 
-def move_synced(source: Path, target: Path) -> None:
-    """Give a finished file its name, once it is on the disk. Both paths are on one file system."""
-    with open(source, "rb") as file:
+def sync(path: Path) -> None:
+    """Have a finished file on the disk."""
+    with open(path, "rb") as file:
         os.fsync(file.fileno())
-    os.replace(source, target)
 
 
 def digest(path: Path, algorithm: str = "sha256") -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from vqvae_gluon.artifacts.quantize import FLOAT32, PRECISIONS
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config, ModelConfig
 from vqvae_gluon.errors import InputError
-from vqvae_gluon.files import digest, move_synced
+from vqvae_gluon.files import digest, sync
 from vqvae_gluon.temporary import temporary_directory
 
 FORMAT = 1
@@ -210,9 +211,13 @@ def write_bundle(path: Path, graphs: dict[str, Any], description: dict[str, Any]
         entries = {name: {"sha256": digest(temporary / name)} for name in file_names()}
         manifest = {"format": FORMAT, **description, "files": entries}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        names = (*file_names(), MANIFEST)
+        for name in names:
+            sync(temporary / name)
+        # In a moment, since a bundle that is replaced is none meanwhile.
         (path / MANIFEST).unlink(missing_ok=True)
-        for name in (*file_names(), MANIFEST):
-            move_synced(temporary / name, path / name)
+        for name in names:
+            os.replace(temporary / name, path / name)
     return open_bundle(path)
 
 

@@ -33,6 +33,9 @@ def main(arguments: Optional[list[str]] = None) -> int:
         if unwritten is None:
             raise
         return _tell_unwritten(unwritten)
+    except OSError as error:
+        discard(sys.stdout)
+        return _tell_unwritten(error)
     with heed_termination() as heeded:
         try:
             code = _run(options)

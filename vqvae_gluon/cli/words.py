@@ -5,7 +5,7 @@ import difflib
 import math
 import sys
 from collections.abc import Callable, Iterable
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from vqvae_gluon.errors import USAGE, one_line
 from vqvae_gluon.printed import discard, say
@@ -54,6 +54,10 @@ class Parser(argparse.ArgumentParser):
             unknown = [word for word in self._words if word.startswith("--") and not self._knows(word.split("=")[0])]
             message += f"; unknown: {' '.join(unknown)}" if unknown else ""
         self.exit(USAGE, f"{PROGRAM}: error: options: {one_line(message)} (see {self.prog} --help)\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse's own says nothing where it cannot be written."""
+        (file or sys.stderr).write(message)
 
     def _knows(self, word: str) -> bool:
         return word == "--" or any(option.startswith(word) for option in self._option_string_actions)
