@@ -205,7 +205,7 @@ def test_tiles_keep_the_memory_down(tmp_path):
 def test_a_bundle_of_which_no_tile_keeps_the_limit_is_rejected(tmp_path, colour):
     result = run_reconstruct("--bundle", colour, DIGITS[0], "--memory", 1, "--output", tmp_path / "out")
     assert result.returncode == REJECTED
-    assert "encoder-symbol.json: takes 0.6 MiB for the smallest tile, and the memory limit is " in result.stderr
+    assert "MiB for the smallest tile, and the memory limit is 0.5 MiB for each graph; raise it" in result.stderr
 
 
 def test_a_bundle_without_a_manifest_is_taken_where_nothing_is_to_be_verified(tmp_path, bundle):

@@ -84,6 +84,11 @@ def import_mxnet():
         with contextlib.suppress(ValueError):  # Not in this thread.
             if not faulthandler.is_enabled():
                 signal.signal(crash, signal.SIG_DFL)
+    # An operator may raise an IndexError and the like; here that is an MXNetError, too.
+    kinds = mxnet.base.error_types
+    for name, kind in list(kinds.items()):
+        if not issubclass(kind, mxnet.MXNetError):
+            kinds[name] = type(name, (mxnet.MXNetError, kind), {})
     # An operator that failed is reported where its result is read; at exit MXNet would report it again, as a traceback.
     atexit.unregister(mxnet.base._notify_shutdown)
     atexit.register(mxnet.base._LIB.MXNotifyShutdown)

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Callable
 
 from vqvae_gluon.errors import FAILED, REJECTED
+from vqvae_gluon.temporary import note_paths, remove_noted
 
 CRASHES = (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGABRT, signal.SIGILL)
 TIME_IS_UP = signal.SIGPROF  # See vqvae_gluon.limits.
@@ -18,6 +19,7 @@ _MXNET_CRASHED = 255  # What libmxnet's own handler of crashes ends with.
 _WATCHED = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _BY_SIGNAL = 128  # A shell gives this and the number of the signal for an exit code.
 _MEMORY = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+_ROOMY = 8 << 30  # Bytes that a process has enough of.
 _CRASHED = (
     "makes MXNet crash; compare the digests of its files with those of the originals; if they are equal, MXNet cannot "
     "run this network"
@@ -42,8 +44,10 @@ def isolated(work: Callable[[], int], tell: Callable[[int, str], int]) -> int:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
     parent = os.getpid()
+    notes = os.memfd_create("temporary")
     child = os.fork()
     if child == 0:
+        note_paths(notes)
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(FAILED)  # It ended before that.
@@ -54,13 +58,14 @@ def isolated(work: Callable[[], int], tell: Callable[[int, str], int]) -> int:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if status >= 0 and status != _MXNET_CRASHED:
         return status
+    remove_noted(notes)
     if -status == TIME_IS_UP:
         return tell(REJECTED, "MXNet takes too long to look at its graphs; they are not run")
     if status != _MXNET_CRASHED and -status not in CRASHES:
         signal.signal(-status, signal.SIG_DFL)  # As if it had met this process.
         os.kill(parent, -status)
         return _BY_SIGNAL - status
-    if any(resource.getrlimit(kind)[0] != resource.RLIM_INFINITY for kind in _MEMORY):
+    if any(0 <= resource.getrlimit(kind)[0] < _ROOMY for kind in _MEMORY):
         return tell(FAILED, "MXNet crashed, perhaps for want of memory; raise the limit that 'ulimit -v' sets")
     return tell(REJECTED, _CRASHED)
 

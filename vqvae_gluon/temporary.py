@@ -21,6 +21,7 @@ from typing import Optional, Union
 PREFIX = "vqvae-gluon-"  # In the system's directory for temporary files.
 UNFINISHED = ".vqvae."  # Beside what is being written, on its file system.
 _RANDOM_BYTES = 16
+_notes: Optional[int] = None
 _RANDOM = re.compile(f"[0-9a-f]{{{2 * _RANDOM_BYTES}}}")
 
 
@@ -55,6 +56,20 @@ def hold(path: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def note_paths(file: int) -> None:
+    """Write the path of every temporary directory that this process makes from now on into an open file."""
+    global _notes
+    _notes = file
+
+
+def remove_noted(file: int) -> None:
+    """Remove what is left of the directories whose paths are in a file that a process wrote which is dead."""
+    os.lseek(file, 0, os.SEEK_SET)
+    with os.fdopen(os.dup(file), "rb") as notes:
+        for path in filter(None, notes.read().split(b"\0")):
+            shutil.rmtree(os.fsdecode(path), ignore_errors=True)
 
 
 def lock(handle: int) -> None:
@@ -102,5 +117,7 @@ def _make(where: Path, prefix: str) -> tuple[Path, int]:
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             lock(handle)
             if path.exists():
+                if _notes is not None:
+                    os.write(_notes, os.fsencode(path.absolute()) + b"\0")
                 return path, handle
             os.close(handle)

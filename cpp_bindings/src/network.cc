@@ -269,7 +269,6 @@ class Network::Impl {
   void run(const Inputs& inputs, const Sink& sink) {
     const mxnet::ShapeRules rules(graph_.numpy);
     const Feed feed = prepare(inputs);
-    if (!plain_.runner) plain_.runner = make(json_, plain_);
     run(&plain_, feed, sink);
   }
 
@@ -277,12 +276,6 @@ class Network::Impl {
     const mxnet::ShapeRules rules(graph_.numpy);
     const Feed feed = prepare(inputs);
     if (tapped_.outputs.empty()) return;
-    if (!tapped_.runner) {
-      const mxnet::InUse use;
-      const char* json = "";
-      if (engine_ == Engine::kPredict) check(api().MXSymbolSaveToJSON(tapped_.symbol.get(), &json), bound_.file);
-      tapped_.runner = make(json, tapped_);
-    }
     run(&tapped_, feed, sink);
   }
 
@@ -368,8 +361,12 @@ class Network::Impl {
     tapped_.symbol.reset(handle);
   }
 
-  std::unique_ptr<Runner> make(const std::string& json, const Plan& plan) const {
+  std::unique_ptr<Runner> make(const Plan& plan) const {
     const mxnet::InUse use;
+    const char* json = json_.c_str();
+    if (engine_ == Engine::kPredict && &plan == &tapped_) {
+      check(api().MXSymbolSaveToJSON(plan.symbol.get(), &json), bound_.file);
+    }
     switch (engine_) {
       case Engine::kExecutor:
         return make_executor(plan.symbol.get(), bound_, plan.fuse);
@@ -499,6 +496,7 @@ class Network::Impl {
     bool handed_over = false;
     const BoundedMemory bounded;
     try {
+      if (!plan->runner) plan->runner = make(*plan);
       plan->runner->run(feed, [&](std::size_t number, Tensor value) {
         handed_over = true;
         const auto& [name, op] = plan->outputs.at(number);

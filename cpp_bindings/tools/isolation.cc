@@ -20,6 +20,13 @@ namespace {
 // What libmxnet's own handler of crashes ends with.
 constexpr int kMXNetCrashed = 255;
 
+// Whether the process may not have enough of this.
+bool is_short(decltype(RLIMIT_AS) kind) {
+  constexpr rlim_t kRoomy = rlim_t{8} << 30U;
+  rlimit limit{};
+  return getrlimit(kind, &limit) == 0 && limit.rlim_cur < kRoomy;
+}
+
 bool is_crash(int signal) {
   constexpr std::array<int, 5> kCrashes = {SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGILL};
   return std::find(kCrashes.begin(), kCrashes.end(), signal) != kCrashes.end();
@@ -51,6 +58,11 @@ int isolated(const std::string& what, const std::function<int()>& work) {
     // As if it had met this process.
     static_cast<void>(std::signal(WTERMSIG(status), SIG_DFL));
     static_cast<void>(raise(WTERMSIG(status)));
+  }
+  if (is_short(RLIMIT_AS) || is_short(RLIMIT_DATA)) {
+    std::cerr << "reconstruct: error: " << what
+              << ": MXNet crashed, perhaps for want of memory; raise the limit that 'ulimit -v' sets\n";
+    return static_cast<int>(vqvae::ExitCode::kFailed);
   }
   std::cerr << "reconstruct: error: " << what
             << ": makes MXNet crash; compare the digests of its files with those of the originals; if they are equal, "

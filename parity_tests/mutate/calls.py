@@ -1,17 +1,17 @@
-"""One call of every operator that graphs may hold, and its attributes set to what no network has.
+"""One call of every operator that graphs may hold, and its attributes set to what no network has."""
 
-``python -m mutate.calls FILE`` writes the calls, which takes MXNet: for each operator attributes and inputs with which
-it has shapes, where some were found. The process that starts the damaged ones stays small, and reads them.
-"""
-
+import functools
 import itertools
 import json
+import math
 import os
-import subprocess
-import sys
+import struct
 from pathlib import Path
 from random import Random
 from typing import Any
+
+from mutate.cases import ROOT, Case
+from mutate.zips import npy_bytes, zip_bytes
 
 VALUES = ["0", "-1", "2147483647", "10000000", "nan", "inf", "many", ""]
 # What operators want that have no default.
@@ -73,48 +73,73 @@ _REQUIRED = {
     "output_size": "(8, 8)",
     "p": "0.5",
 }
-_HERE = Path(__file__).resolve().parent
-_MANY = 5000
+_TABLE = ROOT / "vqvae_gluon" / "artifacts" / "operators.json"
 _TENSORS = ("NDArray", "Symbol", "ndarray")
 _SHAPES = [(2, 3, 8, 8), (2, 3), (2, 4, 4), (4,), (3, 3), (1, 12, 4, 4), (2, 3, 8)]
 
 
-def damage_call(call: dict[str, Any], random: Random) -> tuple[str, bytes]:
-    """The symbol file of a call, with another value of one or two attributes of its operator."""
-    graph = json.loads(json.dumps(call["graph"]))
-    node = graph["nodes"][-1]
-    for name in random.sample(call["attributes"], min(len(call["attributes"]), random.choice([1, 1, 1, 2]))):
-        node["attrs"][name] = random.choice(VALUES)
-    return f"call: {node['op']} {node['attrs']}", json.dumps(graph).encode()
+@functools.cache
+def operators() -> list[str]:
+    """Those that graphs may hold."""
+    table = json.loads(_TABLE.read_text())
+    return sorted(table["bundles"] + table["others"])
 
 
-def find_calls(path: Path) -> None:
-    """Write a call of each operator that graphs may hold, a line each: ``graph``, a symbol file of one node, ``shapes``
-    of its inputs, empty where none were found that fit, and ``attributes``, the names of all that it takes.
+def call_case(call: dict[str, Any], random: Random, is_sound: bool, words: tuple[str, ...]) -> Case:
+    """A call with another value of one or two attributes of its operator, as a plain export.
 
-    MXNet may crash on inputs that do not fit, so another process looks, and after a crash one more.
+    Args:
+        call: of :func:`find_call`.
+        words: more of them for both programs.
     """
-    path.touch()
-    command = [sys.executable, "-m", "mutate.calls", str(path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (_HERE.parent, _HERE.parents[1])))}
-    while subprocess.run(
-        command, env=environment, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ).returncode:
-        done = len(path.read_text().splitlines())
-        with path.open("a") as file:
-            print(json.dumps({"graph": _graph("null", {}, 1), "shapes": {}, "attributes": []}), file=file)
-        if done > _MANY:
-            raise RuntimeError("the operators' calls cannot be found")
+    graph = json.loads(json.dumps(call["graph"]))
+    node, names = graph["nodes"][-1], call["attributes"]
+    if not is_sound:
+        for name in random.sample(names, min(len(names), random.choice([1, 1, 1, 2]))):
+            node["attrs"][name] = random.choice(VALUES)
+    symbol = json.dumps(graph).encode()
+    files = {"net-symbol.json": symbol, "net-0000.params": struct.pack("<4Q", 0x112, 0, 0, 0)}
+    both = ["--symbol", "net-symbol.json", "--params", "net-0000.params", *words]
+    cpp = [*both, "--trace", "out", "--taps", random.choice(["all", "none"])]
+    python = ["parity", "record", *both, "--runtime", "gluon", "--output", "out"]
+    members = []
+    for row in graph["nodes"][:-1]:
+        shape = tuple(call["shapes"].get(row["name"], (2, 3)))
+        count = math.prod(shape)
+        values = struct.pack(f"<{count}f", *(n % 3 for n in range(count)))
+        members.append((f"{row['name']}.npy", npy_bytes("<f4", shape, values)))
+        cpp += ["--input", f"{row['name']}={row['name']}.npy"]
+        python += ["--input", f"{row['name']}:{','.join(map(str, shape))}"]
+    if members:
+        files.update(members)
+        files["feed.npz"] = zip_bytes(members)
+        python += ["--data", "feed.npz"]
+    what = "sound" if is_sound else f"{node['op']} {node['attrs']}"
+    return Case(what, files, {"cpp": cpp, "python": python}, symbol)
 
 
-def _look(path: Path) -> None:
-    from vqvae_gluon.artifacts.operators import table
+def no_call(operator: str) -> dict[str, Any]:
+    """Of an operator for which none is found."""
+    return {"graph": _graph(operator, {}, 1), "shapes": {}, "attributes": []}
 
-    known = table()
-    done = len(path.read_text().splitlines())
-    with path.open("a") as file:
-        for operator in sorted(known.bundles | known.others)[done:]:
-            print(json.dumps(_call(operator)), file=file, flush=True)
+
+def find_call(operator: str) -> str:
+    """JSON of a call of an operator: ``graph``, a symbol file of one node, ``shapes`` of its inputs, empty where none
+    were found that fit, and ``attributes``, the names of all that it takes. ``null`` if MXNet crashes on what is tried;
+    that is done in a process of its own."""
+    read, write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        with os.fdopen(write, "w") as pipe:
+            for stream in (1, 2):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+            print(json.dumps(_call(operator)), file=pipe)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        text = pipe.read().strip()
+    os.waitpid(pid, 0)
+    return text or "null"
 
 
 def _call(operator: str) -> dict[str, Any]:
@@ -148,7 +173,3 @@ def _graph(operator: str, attrs: dict[str, str], inputs: int) -> dict[str, Any]:
     node = {"op": operator, "name": "node", "attrs": attrs, "inputs": [[k, 0, 0] for k in range(inputs)]}
     graph = {"nodes": [*rows, node], "arg_nodes": list(range(inputs)), "heads": [[inputs, 0, 0]]}
     return {**graph, "attrs": {"mxnet_version": ["int", 10901]}}
-
-
-if __name__ == "__main__":
-    _look(Path(sys.argv[1]))

@@ -20,7 +20,7 @@ from vqvae_gluon.compat import forget_range_errors, mx, mxnet_reason
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.limits import bounded_time, mebibytes, run_limit
 
-_SHAPES = "shapes do not fit"
+_SHAPES, _NON_FINITE = "shapes do not fit", "non-finite value"
 _FLOAT32_BYTES = 4
 _TRIED_BATCHES = 16  # of those that Reshapes fix
 # What to do about each cause that is found here.
@@ -32,7 +32,7 @@ REMEDIES = {
     "wrong shape": "deploy the parameter file that net.export(prefix) wrote with this graph, or feed inputs of the "
     "shapes that it was made for",
     _SHAPES: SHAPES,
-    "non-finite value": "take a checkpoint of before the training diverged; if the original is finite, copy it again",
+    _NON_FINITE: "take a checkpoint of before the training diverged; if the original is finite, copy it again",
 }
 _RESHAPES = ("Reshape", "reshape", "_np_reshape", "_npx_reshape")
 _SPLIT = -4  # In the new shape of a Reshape: the next two numbers are factors of one extent.
@@ -160,7 +160,7 @@ def check_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]])
         if full_name not in taken and full_name not in misplaced:
             findings.append(Finding("parameter unknown", full_name, "the file holds it, the graph does not take it"))
         if values.dtype.kind == "f" and not np.isfinite(values).all():
-            findings.append(Finding("non-finite value", full_name[4:], "holds NaN or infinity"))
+            findings.append(Finding(_NON_FINITE, full_name[4:], "holds NaN or infinity"))
     stored = {full_name: values.shape for full_name, values in network.parameters.items()}
     return findings + shape_findings(network.graph, network.symbol, stored, input_shapes)
 
@@ -177,6 +177,9 @@ def require_binding(network: Network, input_shapes: Mapping[str, tuple[int, ...]
     """
     with bounded_time(len(network.graph.nodes)):
         findings = check_binding(network, input_shapes)
+        if not network.files.of_bundle:
+            # Where a runtime is asked for the numbers of any files, they are what the files give.
+            findings = [finding for finding in findings if finding.cause != _NON_FINITE]
         if findings:
             remedy = findings[0].remedy or REMEDIES[findings[0].cause]
             file = network.files.symbol if findings[0].cause == _SHAPES else network.files.params
