@@ -145,6 +145,7 @@ def test_what_numpy_archives_is_read():
         ),
         (archived([("x.npy", b"")]) + b"x", "it does not end as a zip file does"),
     ],
+    ids=["empty", "short", "no array", "above", "absolute", "twice", "compression", "many", "longer"],
 )
 def test_an_archive_of_anything_else_is_refused(data, why):
     with pytest.raises(InputError, match=why):

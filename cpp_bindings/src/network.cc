@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <new>
 #include <optional>
 #include <regex>
 #include <set>
@@ -508,12 +509,14 @@ class Network::Impl {
       std::map<std::string, std::string> stored;
       for (const auto& [name, parameter] : bound_.parameters) stored.emplace(name, dtype_name(parameter.dtype));
       const std::string why = "cannot be run: " + run_refusal(failure.why(), types, stored);
-      const bool memory = why.find("emory") != std::string::npos;
-      if (memory && bounded.holds()) throw InputError(bound_.file, why + ", or raise the memory limit (--memory)");
       // An engine that was asked to fuse fails for reasons of its own.
       const bool fuses = fusion_ == Fusion::kMXNet && has_mxnet_fusion(engine_);
-      if (plan->proved || handed_over || memory || fuses) throw RuntimeFailure(bound_.file, why);
+      if (plan->proved || handed_over || fuses) throw RuntimeFailure(bound_.file, why);
       throw InputError(bound_.file, why);
+    } catch (const std::bad_alloc&) {
+      if (!bounded.holds()) throw;  // It is not what the file asks for, but what there is.
+      throw InputError(bound_.file, "needs more memory for a run than the limit of " + mebibytes(*run_limit()) +
+                                        "; feed smaller batches, or raise it (--memory)");
     }
     plan->proved = true;
   }
