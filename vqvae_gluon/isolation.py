@@ -4,6 +4,7 @@ MXNet believes what a graph says of its operators, and no check of ours knows al
 (cpp_bindings/tools/isolation.cc) does the same.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -62,7 +63,8 @@ def isolated(work: Callable[[], int], tell: Callable[[int, str], int]) -> int:
     if -status == TIME_IS_UP:
         return tell(REJECTED, "MXNet takes too long to look at its graphs; they are not run")
     if status != _MXNET_CRASHED and -status not in CRASHES:
-        signal.signal(-status, signal.SIG_DFL)  # As if it had met this process.
+        with contextlib.suppress(OSError):  # SIGKILL cannot be set.
+            signal.signal(-status, signal.SIG_DFL)  # As if it had met this process.
         os.kill(parent, -status)
         return _BY_SIGNAL - status
     if any(0 <= resource.getrlimit(kind)[0] < _ROOMY for kind in _MEMORY):

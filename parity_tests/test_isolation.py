@@ -1,0 +1,162 @@
+"""Files that make MXNet crash, take too long or ask for too much: both programs end with 3 and one line."""
+
+import json
+import os
+import signal
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, run_cli, run_cli_here, run_reconstruct
+
+from vqvae_gluon.runtimes.cpp import find_binary
+
+INPUT = np.ones((3, 2, 4), np.float32)
+
+
+@pytest.fixture
+def export(tmp_path, monkeypatch):
+    """Writes a plain export without parameters, whose last node takes the input and one that fills a tensor, and gives
+    the words for each program."""
+    monkeypatch.chdir(tmp_path)
+    np.save("data.npy", INPUT)
+
+    def write(operator: str, attributes: dict[str, str], filled: tuple[str, str] = ("(2,)", "1"), inputs=(0, 1)):
+        nodes = [
+            {"op": "null", "name": "data", "inputs": []},
+            {"op": "_full", "name": "lengths", "attrs": dict(zip(("shape", "value"), filled)), "inputs": []},
+            {"op": operator, "name": "node", "attrs": attributes, "inputs": [[k, 0, 0] for k in inputs]},
+        ]
+        graph = {"nodes": nodes, "arg_nodes": [0], "heads": [[2, 0, 0]], "attrs": {"mxnet_version": ["int", 10901]}}
+        (tmp_path / "net-symbol.json").write_text(json.dumps(graph))
+        (tmp_path / "net-0000.params").write_bytes(struct.pack("<4Q", 0x112, 0, 0, 0))
+        files = ["--symbol", "net-symbol.json", "--params", "net-0000.params"]
+        python = ["parity", "record", *files, "--input", "data:3,2,4", "--runtime", "gluon", "--output", "out"]
+        return [*files, "--input", "data=data.npy", "--trace", "out"], python
+
+    return write
+
+
+def crashing(export):
+    """MXNet does not check what lengths it is given."""
+    return export("SequenceMask", {"use_sequence_length": "True"}, ("(2,)", "-1073741824"))
+
+
+def check_rejected(result, words: str) -> None:
+    assert result.returncode == 3, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert words in line
+
+
+def test_a_crash_in_mxnet_is_a_rejection(export, tmp_path, monkeypatch):
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    cpp, python = crashing(export)
+    before = sorted(tmp_path.rglob("*"))
+    for result in (run_reconstruct(*cpp), run_cli(*python)):
+        check_rejected(result, "error: net-symbol.json: makes MXNet crash; compare the digests of its files")
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_tensors_that_are_too_large_are_not_computed(export, tmp_path):
+    cpp, python = export("repeat", {"repeats": "1000000"}, inputs=(0,))
+    words = "net-symbol.json: takes 91.6 MiB for its tensors, and the memory limit is 64 MiB; feed smaller batches"
+    check_rejected(run_reconstruct(*cpp, "--memory", 64), words)
+    result = run_cli_here(*python, "--memory", 64)
+    assert result.returncode == 3
+    assert words.removeprefix("net-symbol.json: ") in result.stderr
+    assert not (tmp_path / "out").exists()
+    assert run_cli_here(*python, "--memory", 128).returncode == 0
+
+
+def test_a_tensor_that_mxnet_cannot_count_is_not_computed(export):
+    cpp, python = export("tile", {"reps": "(1000, 1000, 1000)"}, inputs=(0,))
+    for result in (run_reconstruct(*cpp), run_cli_here(*python)):
+        check_rejected(result, "has a tensor of more than 2147483647 elements, which MXNet does not take")
+
+
+def test_memory_that_shapes_do_not_tell_is_bounded(export):
+    """As many counts as the largest number, which no shape tells."""
+    cpp, python = export("_npi_bincount", {}, ("(2,)", "1000000000"), inputs=(1,))
+    symbol = Path("net-symbol.json")
+    symbol.write_text(symbol.read_text().replace('"value"', '"dtype": "int32", "value"'))
+    for result in (run_reconstruct(*cpp), run_cli(*python)):
+        assert result.returncode == 3, result.stderr
+        assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_limit_of_the_user_is_not_the_files_fault(export):
+    cpp, _ = crashing(export)
+    command = 'ulimit -v 4000000; exec "$@"'
+    binary = find_binary()
+    result = subprocess.run(["sh", "-c", command, "sh", str(binary), *cpp], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "MXNet crashed, perhaps for want of memory; raise the limit that 'ulimit -v' sets" in result.stderr
+
+
+def isolated(work: str) -> subprocess.Popen:
+    """A process in which some Python is isolated."""
+    script = f"""
+import os, signal, sys, time
+from vqvae_gluon.isolation import isolated
+
+def work():
+{chr(10).join("    " + line for line in work.splitlines())}
+
+def tell(code, message):
+    print(message, file=sys.stderr)
+    return code
+
+sys.exit(isolated(work, tell))
+"""
+    return subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("work", "status", "told"),
+    [
+        ("return 4", 4, ""),
+        ("sys.exit(2)", 2, ""),
+        ("os.abort()", 3, "makes MXNet crash"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", 3, "makes MXNet crash"),
+        ("os._exit(255)", 3, "makes MXNet crash"),
+        ("signal.setitimer(signal.ITIMER_PROF, 0.01)\nwhile True: pass", 3, "takes too long"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", -signal.SIGKILL, ""),
+    ],
+)
+def test_how_the_child_ends_is_how_the_program_ends(work, status, told):
+    process = isolated(work)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert told in error and bool(told) == bool(error)
+
+
+def test_signals_are_passed_on():
+    process = isolated(
+        "def heed(*_):\n    print('heeded', flush=True)\n    os._exit(7)\n"
+        "signal.signal(signal.SIGTERM, heed)\nprint('ready', flush=True)\ntime.sleep(60)"
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.terminate()
+    assert process.communicate(timeout=60)[0] == "heeded\n"
+    assert process.returncode == 7
+
+
+def test_the_child_ends_with_the_program():
+    process = isolated("print(os.getpid(), flush=True)\ntime.sleep(60)")
+    child = int(process.stdout.readline())
+    process.kill()
+    process.wait(timeout=60)
+    for _ in range(100):
+        if not os.path.exists(f"/proc/{child}"):
+            return
+        if Path(f"/proc/{child}/stat").read_text().split()[2] == "Z":
+            return  # Nobody has waited for it yet.
+        time.sleep(0.05)
+    pytest.fail("the child goes on")
