@@ -55,6 +55,7 @@ class Command:
         replaces: it writes over what an earlier run wrote; else it writes into an empty directory, or goes on.
         same: two runs write the same bytes.
         code: that it ends with.
+        taken: what must not be there when it begins.
         resume: what is added to go on, if a file of this name is there.
     """
 
@@ -62,6 +63,7 @@ class Command:
     replaces: bool = True
     same: bool = True
     code: int = 0
+    taken: str = ""
     resume: Optional[tuple[str, str]] = None
 
 
@@ -105,8 +107,9 @@ COMMANDS: dict[str, Command] = {
             "parity", "record", BUNDLE, "--runtime", "cpp", "--data", source / "few", "--output", out / "trace"
         ),
         replaces=False,
+        taken="trace",
     ),
-    "parity": Command(_parity, replaces=False, same=False, code=_DIVERGED),
+    "parity": Command(_parity, replaces=False, same=False, code=_DIVERGED, taken="repro"),
     "faults": Command(
         lambda _, out: _python("faults", "--model", "residual", "--kind", "eps", "--jobs", 2, "--html", out), same=False
     ),
@@ -164,9 +167,10 @@ class Trial:
         killed = process.poll() is None
         _kill_group(process)
         found = self._lost(_files(out), before, after)
-        if self.command.replaces or (not (out / "trace").exists() and not (out / "repro").exists()):
-            error = self._finish(self._start(self._sources[1], out, temporary))
-            found += [error] if error else self._left(_files(out), before, after)
+        if self.command.taken:  # It came to be whole, and the command would refuse to replace it.
+            shutil.rmtree(out / self.command.taken, ignore_errors=True)
+        error = self._finish(self._start(self._sources[1], out, temporary))
+        found += [error] if error else self._left(_files(out), before, after)
         found += [f"{path.name} is left in TMPDIR" for path in temporary.iterdir()]
         found += [f"{path.relative_to(out)} is left" for path in out.rglob(".*")]
         if not found:
