@@ -81,3 +81,23 @@ def test_hidden_files_of_killed_writers_go_too(temporary):
     with temporary_directory(temporary):
         pass
     assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("name", ["shutil.rmtree", "fcntl.flock"])
+def test_a_ctrl_c_while_one_is_made_or_removed_leaves_none(name, temporary):
+    module = name.partition(".")[0]
+    code = f"""
+import {module}
+from vqvae_gluon.temporary import temporary_directory
+whole = {name}
+def interrupted(*arguments, **more):
+    {name} = whole
+    raise KeyboardInterrupt
+{name} = interrupted
+with temporary_directory() as path:
+    (path / "x").touch()
+"""
+    environment = {**os.environ, "TMPDIR": str(temporary)}
+    result = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert result.stderr.endswith("KeyboardInterrupt\n")
+    assert not list(temporary.iterdir())

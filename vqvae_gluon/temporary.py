@@ -5,6 +5,7 @@ Who writes one holds a shared lock on it, which ends with the process however th
 The C++ side (cpp_bindings/src/files.cc) follows the same rules.
 """
 
+import atexit
 import contextlib
 import fcntl
 import functools
@@ -22,6 +23,7 @@ PREFIX = "vqvae-gluon-"  # In the system's directory for temporary files.
 UNFINISHED = ".vqvae."  # Beside what is being written, on its file system.
 _RANDOM_BYTES = 16
 _notes: Optional[int] = None
+_made: set[Path] = set()  # By this process, and not removed yet.
 _RANDOM = re.compile(f"[0-9a-f]{{{2 * _RANDOM_BYTES}}}")
 
 
@@ -44,7 +46,15 @@ def temporary_directory(within: Optional[Union[str, Path]] = None) -> Iterator[P
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        _made.discard(path)
         os.close(handle)
+
+
+@atexit.register
+def _remove_made() -> None:
+    """What a signal left that came while a directory was made or removed."""
+    for path in _made:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextlib.contextmanager
@@ -112,12 +122,13 @@ def _make(where: Path, prefix: str) -> tuple[Path, int]:
     """A new directory and the handle that holds it."""
     while True:
         path = where / random_name(prefix)
+        _made.add(path)
+        if _notes is not None:
+            os.write(_notes, os.fsencode(path.absolute()) + b"\0")
         path.mkdir(mode=0o700)
         with contextlib.suppress(FileNotFoundError):  # Another process removed it before it was held.
             handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
             lock(handle)
             if path.exists():
-                if _notes is not None:
-                    os.write(_notes, os.fsencode(path.absolute()) + b"\0")
                 return path, handle
             os.close(handle)
