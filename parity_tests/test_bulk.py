@@ -70,8 +70,10 @@ def start(folder: Path, output: Path, *words) -> subprocess.Popen:
 
 
 def workers_of(pid: int) -> list[int]:
+    """The workers of a command, which runs in a child of its process."""
     children = " ".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/children")).split()
-    return [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    workers = [int(child) for child in children if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return workers or [worker for child in children for worker in workers_of(int(child))]
 
 
 @pytest.fixture(scope="module")

@@ -29,7 +29,7 @@ def registry() -> dict[str, list[tuple[str, str]]]:
 
 @pytest.fixture(scope="module")
 def operators() -> dict[str, list[tuple[str, str]]]:
-    return {name: takes for name, takes in registry().items() if not name.startswith("_vqvae_")}
+    return {name: takes for name, takes in registry().items() if "_vqvae_" not in name}  # Those are this project's.
 
 
 def test_every_operator_of_mxnet_is_in_or_out_with_a_reason(operators):

@@ -16,7 +16,9 @@ def main(arguments: Optional[list[str]] = None) -> int:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from vqvae_gluon import cli
     from vqvae_gluon.isolation import isolated
+    from vqvae_gluon.printed import open_streams
 
+    open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
 
     def run() -> int:
