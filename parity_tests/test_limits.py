@@ -135,3 +135,19 @@ def test_sigterm_ends_a_command_as_ctrl_c_does(tmp_path):
     assert (process.returncode, out) == (TERMINATED, "")
     assert error == "vqvae-gluon: error: terminated: nothing half-written is left\n"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("number", "told"), [(signal.SIGTERM, "terminated"), (signal.SIGINT, "interrupted")])
+def test_a_signal_that_comes_while_an_object_is_freed_is_not_lost(number, told, monkeypatch):
+    class Interrupting:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    def work(_):
+        Interrupting()
+        time.sleep(WAIT)
+
+    monkeypatch.setattr(cli.judging, "_parity", work)
+    result = run_cli_here("parity", "bundle", "--candidate", "cpp")
+    assert result.returncode == (TERMINATED if number == signal.SIGTERM else FAILED)
+    assert result.stderr == f"vqvae-gluon: error: {told}: nothing half-written is left\n"

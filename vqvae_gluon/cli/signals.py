@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Optional
 
 TERMINATED = 128 + signal.SIGTERM  # The exit code that a shell gives for it.
 _TWICE = 1  # second: timeout(1) sends it to a program and once more to its group
+_SOON = 0.05  # seconds
 
 
 class Termination(KeyboardInterrupt):
@@ -24,11 +26,25 @@ class Heeded:
 
     def __init__(self) -> None:
         self.since: Optional[float] = None
+        self._is_lost = False
 
     def __call__(self, *_: object) -> None:
         before, self.since = self.since, self.since or time.monotonic()
-        if before is None or time.monotonic() - before > _TWICE:  # The first may be lost in an import.
+        if before is None or self._is_lost or time.monotonic() - before > _TWICE:  # The first may be lost in an import.
+            self._is_lost = False
             raise Termination
+
+    def send_again(self, unraisable: "sys.UnraisableHookArgs") -> None:
+        """Python drops what is raised while an object is freed, or in a callback of a library, and goes on: an
+        interrupt that is lost there comes again, when that is over."""
+        if not issubclass(unraisable.exc_type, KeyboardInterrupt):
+            sys.__unraisablehook__(unraisable)
+            return
+        self._is_lost = True
+        number = signal.SIGTERM if issubclass(unraisable.exc_type, Termination) else signal.SIGINT
+        again = threading.Timer(_SOON, os.kill, (os.getpid(), number))
+        again.daemon = True
+        again.start()
 
 
 @contextlib.contextmanager
@@ -40,10 +56,13 @@ def heed_termination() -> Iterator[Heeded]:
         and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
         and "DMLC_ROLE" not in os.environ  # A server of a job waits in MXNet, where no signal is heeded.
     )
+    hook = sys.unraisablehook
     if mine:
         signal.signal(signal.SIGTERM, heeded)
+        sys.unraisablehook = heeded.send_again
     try:
         yield heeded
     finally:
         if mine:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            sys.unraisablehook = hook
