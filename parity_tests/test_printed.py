@@ -9,9 +9,9 @@ import pytest
 from conftest import PRETRAINED, run_cli_here, run_reconstruct
 
 from vqvae_gluon.artifacts.bundle import GraphFiles
-from vqvae_gluon.artifacts.trace import INDEX, open_trace
+from vqvae_gluon.artifacts.trace import INDEX
 from vqvae_gluon.compat import mx
-from vqvae_gluon.errors import DIVERGED, DONE, one_line
+from vqvae_gluon.errors import DIVERGED, DONE, REJECTED, one_line
 from vqvae_gluon.parity.recorded import compare_traces
 from vqvae_gluon.printed import json_text, plain
 
@@ -75,30 +75,37 @@ def test_every_document_can_be_read_and_holds_the_names(exports, tmp_path):
     assert not UNSEEN & set(readme) and "\nAGREE" not in readme
 
 
-def test_what_a_trace_says_of_its_runtime_is_shown(exports, tmp_path):
+def test_names_that_are_no_text_are_shown_in_every_document(exports, tmp_path):
+    """A trace may call its runtime anything, and a directory's name may be any bytes."""
     ours, _ = exports
-    for runtime in ("gluon", "gluon-eager"):
+    reference, candidate = tmp_path / "gluon", tmp_path / "b\udce9"
+    for runtime, path in (("gluon", reference), ("gluon-eager", candidate)):
         words = ("--symbol", ours.symbol, "--params", ours.params, "--input", "data:2,4", "--runtime", runtime)
-        assert run_cli_here("parity", "record", *words, "--output", tmp_path / runtime).returncode == DONE
-    index = tmp_path / "gluon-eager" / INDEX
-    document = json.loads(index.read_text())
-    document["runtime"] = "gluon\nAGREE\x1b[2J"
-    index.write_text(json.dumps(document))
+        assert run_cli_here("parity", "record", *words, "--output", path).returncode == DONE
+    document = json.loads((candidate / INDEX).read_text())
+    (candidate / INDEX).write_text(json.dumps({**document, "runtime": "gluon\nAGREE\x1b"}))
     for reports in ((), ("--json",), ("--junit", tmp_path / "junit.xml"), ("--html", tmp_path / "page")):
-        result = run_cli_here("parity", "compare", tmp_path / "gluon", tmp_path / "gluon-eager", *reports)
+        result = run_cli_here("parity", "compare", reference, candidate, *reports)
         assert result.returncode == DONE, result.stderr
+        assert not UNSEEN & set(result.stdout)
         assert not [line for line in result.stdout.splitlines()[1:] if line.startswith("AGREE")]
-        result.stdout.encode(errors="surrogateescape")
-        if reports[:1] == ("--json",):
-            assert json.loads(result.stdout)["candidate"] == document["runtime"]
-    assert (
-        ElementTree.parse(tmp_path / "junit.xml").getroot().get("name")
-        == r"parity of gluon\x0aAGREE\x1b[2J with gluon"
-    )
-    assert r"gluon\x0aAGREE\x1b[2J" in (tmp_path / "page" / "index.html").read_text()
-    report = compare_traces(tmp_path / "gluon", open_trace(tmp_path / "gluon-eager").path)
+        if reports == ("--json",):
+            found = json.loads(result.stdout)
+            assert (found["candidate"], found["candidate_subject"]) == ("gluon\nAGREE\x1b", f"{tmp_path}/b\ufffd")
+    suite = ElementTree.parse(tmp_path / "junit.xml").getroot()
+    assert suite.get("name") == r"parity of gluon\x0aAGREE\x1b with gluon"
+    page = (tmp_path / "page" / "index.html").read_text()
+    assert r"gluon\x0aAGREE\x1b" in page and r"b\xe9" in page
+    report = compare_traces(reference, candidate)
     assert "\n" not in repr(report)
-    assert r"gluon\x0aAGREE\x1b[2J" in report._repr_html_()
+    assert r"gluon\x0aAGREE\x1b" in report._repr_html_()
+
+
+def test_half_a_surrogate_pair_in_a_trace_is_refused(exports, tmp_path):
+    (tmp_path / INDEX).write_text(json.dumps({"format": 1, "runtime": "\ud800", "environment": {}, "nodes": []}))
+    result = run_cli_here("parity", "compare", tmp_path, tmp_path)
+    assert (result.returncode, result.stdout) == (REJECTED, "")
+    assert len(result.stderr.splitlines()) == 1 and r"\ud800" in result.stderr
 
 
 def test_both_programs_show_names_alike(tmp_path):
