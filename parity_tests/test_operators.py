@@ -129,6 +129,43 @@ def test_subgraphs_are_read_too():
         parse_graph(graph_of("_foreach", {}, [inner]), "x")
 
 
+@pytest.mark.parametrize("flow", ["foreach", "while_loop", "cond"])
+def test_control_flow_runs_in_both_languages(flow, tmp_path):
+    """MXNet counts subgraphs among the arguments of a node."""
+    data, state = mx.sym.var("data"), mx.sym.var("state")
+    if flow == "foreach":
+        outputs, states = mx.sym.contrib.foreach(lambda x, s: (x + s, s * 2), data, state)
+        symbol = mx.sym.Group([outputs, states])
+    elif flow == "while_loop":
+        outputs, states = mx.sym.contrib.while_loop(
+            lambda x, s: mx.sym.sum(s) < 10, lambda x, s: (x + 1, [x, s * 2]), [data, state], max_iterations=4
+        )
+        symbol = mx.sym.Group([outputs[0] if isinstance(outputs, list) else outputs, states[1]])
+    else:
+        symbol = mx.sym.contrib.cond(mx.sym.sum(data) > 1, lambda: data * state, lambda: data + state)
+    symbol.save(str(tmp_path / "net-symbol.json"))
+    mx.nd.save(str(tmp_path / "net-0000.params"), {})
+    shapes = ("data:3,2", "state:2") if flow == "foreach" else ("data:3,2", "state:3,2")
+    inputs = [word for shape in shapes for word in ("--input", shape)]
+    files = ("--symbol", tmp_path / "net-symbol.json", "--params", tmp_path / "net-0000.params")
+    result = run_cli_here("parity", *files, *inputs, "--candidate", "cpp")
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("hidden", ["attr", "param"])
+def test_an_attribute_has_one_value(hidden):
+    """MXNet takes one of them, which must be the one that was looked at."""
+    document = json.loads(graph_of("SliceChannel", {"num_outputs": "1"}))
+    document["nodes"][1][hidden] = {"num_outputs": "1000000000"}
+    with pytest.raises(InputError, match="the attribute num_outputs of node has two values"):
+        parse_graph(json.dumps(document), "x")
+    twice = graph_of("SliceChannel", {"num_outputs": "1"}).replace(
+        b'"attrs"', b'"attrs": {"num_outputs": "9"}, "attrs"'
+    )
+    assert json.loads(parse_graph(twice, "x").text)["nodes"][1]["attrs"] == {"num_outputs": "1"}
+    assert b"9" in twice and "9" not in parse_graph(twice, "x").text
+
+
 def test_what_is_trusted_is_read():
     with trusting({"Custom", "tanh"}):
         parse_graph(graph_of("Custom", {}), "x", of_bundle=True)

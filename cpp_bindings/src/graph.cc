@@ -42,16 +42,15 @@ void check_reference(const Json& reference, std::size_t limit) {
 }
 
 // Gluon gives two calls of one block one name; the second is told apart as "<name>~2". Variables are bound by name, so
-// theirs must be unique. Returns whether the node was renamed.
-bool make_unique(Json* row, const std::set<std::string>& taken, std::map<std::string, std::size_t>* calls) {
+// theirs must be unique.
+void make_unique(Json* row, const std::set<std::string>& taken, std::map<std::string, std::size_t>* calls) {
   const auto name = row->at("name").get<std::string>();
-  if (taken.count(name) == 0) return false;
+  if (taken.count(name) == 0) return;
   if (row->at("op") == "null") throw Unsound("two nodes have the name of the variable " + name);
   std::size_t& number = calls->emplace(name, 1).first->second;
   do ++number;
   while (taken.count(name + "~" + std::to_string(number)) > 0);
   (*row)["name"] = name + "~" + std::to_string(number);
-  return true;
 }
 
 // References to nodes before this place.
@@ -87,19 +86,23 @@ Node read_node(const Json& row, std::size_t place, Operators which) {
     if (!row.at(key).is_object()) throw Unsound(std::string("a node's ") + key + " is no object");
     for (const auto& [name, value] : row.at(key).items()) {
       if (!value.is_string()) throw Unsound("the attribute " + name + " of " + node.name + " is no text");
-      node.attributes[name] = value.get<std::string>();
+      const auto text = value.get<std::string>();
+      if (node.attributes.emplace(name, text).first->second != text) {
+        throw Unsound("the attribute " + name + " of " + node.name + " has two values");
+      }
       check_attribute(name, node);
     }
   }
   if (node.op == "null" && !node.inputs.empty()) throw Unsound("the variable " + node.name + " has inputs");
-  if (node.has_subgraphs) {
+  const std::size_t subgraphs = node.has_subgraphs ? row.at("subgraphs").size() : 0;
+  if (subgraphs > 0) {
     for (const Json& subgraph : row.at("subgraphs")) check_subgraph(subgraph, which);
   }
   if (const std::string why = operator_objection(node.op, which); !why.empty()) {
     const std::string type = node.attribute("op_type", "");  // The name of an operator that is written in Python.
     throw RefusedOperator(node.name + (type.empty() ? "" : " (" + type + ")") + ": " + why);
   }
-  if (const std::string why = attribute_objection(node.attributes, node.inputs.size()); !why.empty()) {
+  if (const std::string why = attribute_objection(node.attributes, node.inputs.size(), subgraphs); !why.empty()) {
     throw Unsound(node.name + ": " + why);
   }
   return node;
@@ -136,23 +139,20 @@ void check_subgraph(const Json& document, Operators which) {
   check_ends(document, variables, rows.size());
 }
 
-// Returns whether nodes were renamed.
-bool check_nodes(Json* document, Graph* graph, Operators which) {
-  bool renamed = false;
+void check_nodes(Json* document, Graph* graph, Operators which) {
   std::map<std::string, std::size_t> calls;
   std::set<std::string> taken;
   rows_of(*document);
   Json& rows = document->at("nodes");
   std::vector<std::size_t> variables;
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    renamed = make_unique(&rows[i], taken, &calls) || renamed;
+    make_unique(&rows[i], taken, &calls);
     Node node = read_node(rows[i], i, which);
     if (node.op == "null") variables.push_back(i);
     taken.insert(node.name);
     graph->nodes.push_back(std::move(node));
   }
   graph->outputs = check_ends(*document, variables, rows.size());
-  return renamed;
 }
 
 bool is_numpy(const Json& document) {
@@ -175,7 +175,8 @@ Graph parse_graph(const Bytes& bytes, const std::string& name, Operators which) 
   Graph graph{name, std::string(bytes.begin(), bytes.end()), {}, {}, false};
   try {
     Json document = parse_document(bytes, name, "give the -symbol.json that net.export(prefix) writes");
-    if (check_nodes(&document, &graph, which)) graph.json = document.dump();
+    check_nodes(&document, &graph, which);
+    graph.json = document.dump();  // Nothing in it is said twice, of which MXNet might believe the other.
     graph.numpy = is_numpy(document);
   } catch (const Json::exception& error) {
     throw InputError(name, std::string("is not a sound MXNet graph (") + error.what() + "); " + kSymbolFile);

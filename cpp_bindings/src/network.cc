@@ -230,10 +230,22 @@ class Network::Impl {
     tapped_.fuse = fusion == Fusion::kMXNet;
     bound_.file = std::move(network.graph.name);
     if (engine == Engine::kFused) mxnet::load_kernels();
+    const mxnet::Api& loaded = api();
+    const BoundedMemory bounded;
+    try {
+      open(std::move(network), inputs, loaded);
+    } catch (const std::bad_alloc&) {
+      if (bounded.holds()) throw needs_memory();
+      throw;
+    }
+  }
+
+  void open(Export network, const std::vector<std::string>& inputs, const mxnet::Api& /*loaded*/) {
     const mxnet::ShapeRules rules(network.graph.numpy);
     const mxnet::InUse use;
     SymbolHandle handle = nullptr;
     mxnet::forget_range_errors();
+    const BoundedTime time(network.graph.nodes.size());
     if (api().MXSymbolCreateFromJSON(json_.c_str(), &handle) != 0) {
       throw InputError(bound_.file, "is refused by MXNet: " + graph_refusal(mxnet::last_error()));
     }
@@ -241,10 +253,7 @@ class Network::Impl {
     const char* text = "";
     check(api().MXSymbolSaveToJSON(handle, &text), bound_.file);
     graph_ = parse_graph(Bytes(text, text + std::strlen(text)), bound_.file);  // Old files are brought up to date.
-    {
-      const BoundedTime time(graph_.nodes.size());
-      prove(graph_);
-    }
+    prove(graph_);
     arguments_ = mxnet::names(api().MXSymbolListArguments, handle, bound_.file);
     auxiliaries_ = mxnet::names(api().MXSymbolListAuxiliaryStates, handle, bound_.file);
     network.parameters = full_names(std::move(network.parameters), arguments_, auxiliaries_, params_file_);
@@ -294,13 +303,31 @@ class Network::Impl {
     const mxnet::ShapeRules rules(graph_.numpy);
     Estimate result;
     if (tapped_.outputs.empty()) return result;  // Nothing is computed.
+    const std::size_t element_size = element_bytes();
     for (const Shape& shape : infer(tapped_.symbol.get(), inputs, graph_).outputs) {
       const std::size_t elements = shape.empty() ? 0 : element_count(shape);
-      result.bytes += elements * kElementBytes;
+      result.bytes += elements * element_size;
       result.largest = std::max(result.largest, elements);
     }
     result.outputs = infer(plain_.symbol.get(), inputs, graph_).outputs;
     return result;
+  }
+
+  InputError needs_memory() const {
+    return {bound_.file, "needs more memory for a run than the limit of " + mebibytes(*run_limit()) +
+                             "; feed smaller batches, or raise it (--memory)"};
+  }
+
+  // Bytes of an element of the widest type that the graph may compute in.
+  std::size_t element_bytes() const {
+    const auto is_wide = [](const std::string& type) { return type == "float64" || type == "int64"; };
+    for (const auto& [name, parameter] : bound_.parameters) {
+      if (parameter.dtype == DType::kFloat64) return sizeof(double);
+    }
+    for (const Node& node : graph_.nodes) {
+      if (is_wide(node.attribute("dtype", "")) || is_wide(node.attribute("out_type", ""))) return sizeof(double);
+    }
+    return kElementBytes;
   }
 
   InputError misfit(const std::string& cause, const std::string& parameter, const std::string& why) const {
@@ -497,7 +524,10 @@ class Network::Impl {
     bool handed_over = false;
     const BoundedMemory bounded;
     try {
-      if (!plan->runner) plan->runner = make(*plan);
+      if (!plan->runner) {
+        const BoundedTime time(graph_.nodes.size());
+        plan->runner = make(*plan);
+      }
       plan->runner->run(feed, [&](std::size_t number, Tensor value) {
         handed_over = true;
         const auto& [name, op] = plan->outputs.at(number);
@@ -515,8 +545,7 @@ class Network::Impl {
       throw InputError(bound_.file, why);
     } catch (const std::bad_alloc&) {
       if (!bounded.holds()) throw;  // It is not what the file asks for, but what there is.
-      throw InputError(bound_.file, "needs more memory for a run than the limit of " + mebibytes(*run_limit()) +
-                                        "; feed smaller batches, or raise it (--memory)");
+      throw needs_memory();
     }
     plan->proved = true;
   }

@@ -134,13 +134,12 @@ std::string whole(double number) {
   return text.substr(0, text.find('.'));
 }
 
-std::string objection(const Rule& rule, const std::string& text, std::size_t inputs) {
+std::string objection(const Rule& rule, const std::string& text, std::size_t inputs, std::size_t subgraphs) {
   const std::vector<std::string_view> words = split(text);
   if (words.size() > kMaxNumbers) return "more than " + std::to_string(kMaxNumbers) + " numbers";
-  const auto count = static_cast<double>(inputs);
-  const double most = rule.kind == Rule::Most::kNumber   ? rule.most
-                      : rule.kind == Rule::Most::kInputs ? count
-                                                         : count - 1;
+  const double most = rule.kind == Rule::Most::kNumber      ? rule.most
+                      : rule.kind == Rule::Most::kLastInput ? static_cast<double>(inputs) - 1
+                                                            : static_cast<double>(inputs + subgraphs);
   double product = 1;
   for (const std::string_view word : words) {
     const double number = to_number(word);
@@ -167,13 +166,14 @@ std::string operator_objection(const std::string& op, Operators which) {
   return which == Operators::kOfBundles ? "the operator " + op + " is refused: it is none of those of bundles" : "";
 }
 
-std::string attribute_objection(const std::map<std::string, std::string>& attributes, std::size_t inputs) {
+std::string attribute_objection(const std::map<std::string, std::string>& attributes, std::size_t inputs,
+                                std::size_t subgraphs) {
   const auto& rules = table().numbers;
   for (const auto& [name, text] : attributes) {
     // Of a variable, what "shape" is of an operator.
     const auto rule = rules.find(name == "__shape__" ? "shape" : name);
     if (rule == rules.end()) continue;
-    const std::string why = objection(rule->second, text, inputs);
+    const std::string why = objection(rule->second, text, inputs, subgraphs);
     if (!why.empty()) return name + " is '" + text.substr(0, kTold) + "': " + why;
   }
   return "";

@@ -14,8 +14,10 @@ namespace vqvae {
 // Why a graph may not hold an operator; empty if it may.
 std::string operator_objection(const std::string& op, Operators which);
 
-// What is wrong with the numbers in the attributes of a node that has so many inputs; empty if nothing is.
-std::string attribute_objection(const std::map<std::string, std::string>& attributes, std::size_t inputs);
+// What is wrong with the numbers in the attributes of a node that has so many inputs, and subgraphs, which MXNet counts
+// among its arguments; empty if nothing is.
+std::string attribute_objection(const std::map<std::string, std::string>& attributes, std::size_t inputs,
+                                std::size_t subgraphs);
 
 }  // namespace vqvae
 

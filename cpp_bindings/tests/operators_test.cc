@@ -67,6 +67,18 @@ TEST_CASE("subgraphs are read, too") {
   CHECK(refusal(graph_of("_foreach", Json::object(), Json::array({inner}))).find("node 7") != std::string::npos);
 }
 
+TEST_CASE("an attribute has one value, and MXNet reads the one that was looked at") {
+  const vqvae::Bytes bytes = graph_of("SliceChannel", {{"num_outputs", "1"}});
+  const std::string text(bytes.begin(), bytes.end());
+  const auto with = [&text](const std::string& more) {
+    return std::string(text).replace(text.find("\"attrs\""), 0, more + ", ");
+  };
+  const std::string nine = R"({"num_outputs": "9"})";
+  CHECK(refusal(to_bytes(with("\"attr\": " + nine))).find("num_outputs of node has two values") != std::string::npos);
+  const vqvae::Graph graph = vqvae::parse_graph(to_bytes(with("\"attrs\": " + nine)), "x");
+  CHECK(graph.json.find('9') == std::string::npos);
+}
+
 TEST_CASE("an operator that is trusted is read") {
   CHECK_FALSE(refusal(graph_of("_contrib_edge_id")).empty());
   vqvae::trust_operator("_contrib_edge_id");

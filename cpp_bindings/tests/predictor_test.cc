@@ -123,10 +123,10 @@ TEST_CASE("a bundle whose graphs do not give what it says is rejected") {
 TEST_CASE("nodes that MXNet would follow into the dark are rejected") {
   const vqvae::Bundle bundle = vqvae::read_bundle(VQVAE_PRETRAINED, true);
   const std::string& json = bundle.encoder.graph.json;
-  for (const auto& [from, to] : {std::pair<const char*, const char*>{"[12, 0, 0]", "[12, 1, 0]"},
-                                 {"[12, 0, 0]", "[12, 1000000, 0]"},
-                                 {"[12, 0, 0]", "[12, 0, 0], [12, 0, 0]"},
-                                 {"\"num_group\": \"1\"", "\"num_group\": \"x\""},
+  for (const auto& [from, to] : {std::pair<const char*, const char*>{"[12,0,0]", "[12,1,0]"},
+                                 {"[12,0,0]", "[12,1000000,0]"},
+                                 {"[12,0,0]", "[12,0,0],[12,0,0]"},
+                                 {"\"num_group\":\"1\"", "\"num_group\":\"x\""},
                                  {"\"num_group\"", "\"num_grapes\""},
                                  {"\"Convolution\"", "\"Confusion\""}}) {
     const std::size_t at = json.find(from);

@@ -35,6 +35,7 @@ bool is_crash(int signal) {
 }  // namespace
 
 int isolated(const std::string& what, const std::function<int()>& work) {
+  static_cast<void>(std::signal(SIGCHLD, SIG_DFL));  // Where it is ignored, nobody can be waited for.
   const pid_t parent = getpid();
   const pid_t child = fork();
   if (child < 0) throw vqvae::RuntimeFailure("fork", std::strerror(errno));

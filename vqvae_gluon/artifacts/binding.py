@@ -11,17 +11,18 @@ from typing import Optional
 import numpy as np
 
 from vqvae_gluon.artifacts.bundle import GraphFiles, graph_files
-from vqvae_gluon.artifacts.graph import Graph, Node, Output, parse_graph, read_symbol
+from vqvae_gluon.artifacts.graph import Graph, Node, Output, parse_graph, read_graph
 from vqvae_gluon.artifacts.operators import MAX_EXTENT
 from vqvae_gluon.artifacts.parameters import full_names, has_prefix, read_parameters
 from vqvae_gluon.artifacts.proof import prove
 from vqvae_gluon.artifacts.refusals import SHAPES, graph_refusal, shape_refusal
 from vqvae_gluon.compat import forget_range_errors, mx, mxnet_reason
 from vqvae_gluon.errors import InputError
-from vqvae_gluon.limits import bounded_time, mebibytes, run_limit
+from vqvae_gluon.limits import bounded_memory, bounded_time, mebibytes, run_limit
 
 _SHAPES, _NON_FINITE = "shapes do not fit", "non-finite value"
-_FLOAT32_BYTES = 4
+_FLOAT32_BYTES, _FLOAT64_BYTES = 4, 8
+_TYPES, _WIDE = ("dtype", "out_type"), {"float64", "int64"}
 _TRIED_BATCHES = 16  # of those that Reshapes fix
 # What to do about each cause that is found here.
 REMEDIES = {
@@ -97,13 +98,13 @@ def read_network(files: GraphFiles) -> Network:
     Raises:
         InputError: a file is missing or not sound.
     """
-    text = read_symbol(files.symbol)
-    sound = parse_graph(text, files.symbol, files.of_bundle)  # MXNet believes whatever a file says.
+    sound = read_graph(files.symbol, files.of_bundle)  # MXNet believes whatever a file says.
     stored = read_parameters(files.params)
     try:
         with mx.util.np_shape(sound.numpy):
             forget_range_errors()
-            symbol = mx.sym.load_json(text.decode())
+            with bounded_time(len(sound.nodes)), bounded_memory(files.symbol):
+                symbol = mx.sym.load_json(sound.text)
             graph = parse_graph(symbol.tojson(), files.symbol, files.of_bundle)
             with bounded_time(len(graph.nodes)):
                 prove(graph)
@@ -200,11 +201,17 @@ def _require_room(network: Network, input_shapes: Mapping[str, tuple[int, ...]],
     if max(sizes, default=0) > MAX_EXTENT:
         why = f"has a tensor of more than {MAX_EXTENT} elements, which MXNet does not take; feed smaller batches"
         raise InputError(network.files.symbol, why)
-    widest = max((array.itemsize for array in network.parameters.values() if array.dtype.kind == "f"), default=0)
-    taken, limit = sum(sizes) * max(_FLOAT32_BYTES, widest), run_limit(pixels)
+    taken, limit = sum(sizes) * _element_bytes(network), run_limit(pixels)
     if limit is not None and taken > limit:
         why = f"takes {mebibytes(taken)} for its tensors, and the memory limit is {mebibytes(limit)}"
         raise InputError(network.files.symbol, f"{why}; feed smaller batches, or raise it (--memory)")
+
+
+def _element_bytes(network: Network) -> int:
+    """Of the widest type that a graph may compute in."""
+    stored = {array.dtype.name for array in network.parameters.values() if array.dtype.kind == "f"}
+    named = {value for node in network.graph.nodes for key, value in node.attributes.items() if key in _TYPES}
+    return _FLOAT64_BYTES if _WIDE & (stored | named) else _FLOAT32_BYTES
 
 
 def output_shapes(

@@ -5,7 +5,7 @@
 """
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Union
 
@@ -57,6 +57,7 @@ class Graph:
     Attributes:
         nodes: in topological order.
         outputs: of the graph: name of the node, and index of its output.
+        text: of a file, as MXNet is to read it: nothing in it is said twice.
         numpy: whether it was made under NumPy's rules for shapes (``npx.set_np()``), where there are scalars and
             extents of 0, and must be run so.
     """
@@ -65,6 +66,7 @@ class Graph:
     nodes: tuple[Node, ...]
     outputs: tuple[Output, ...]
     numpy: bool = False
+    text: str = field(default="", repr=False, compare=False)
 
     def by_name(self) -> dict[str, Node]:
         return {node.name: node for node in self.nodes}
@@ -120,7 +122,7 @@ def parse_graph(text: Union[str, bytes], path: Path, of_bundle: bool = False) ->
     try:
         nodes = _nodes(document, of_bundle)
         outputs = tuple((nodes[head[0]].name, head[1]) for head in document["heads"])
-        return Graph(Path(path), nodes, outputs, _is_numpy(document))
+        return Graph(Path(path), nodes, outputs, _is_numpy(document), json.dumps(document, ensure_ascii=False))
     except RefusedOperator as error:
         raise InputError(path, graph_refusal(str(error))) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -175,8 +177,7 @@ def _node(row: Any, before: list[Node], of_bundle: bool) -> Node:
     for reference in row["inputs"]:
         _check_reference(reference, len(before))
     inputs = tuple((before[reference[0]].name, reference[1]) for reference in row["inputs"])
-    # Old versions of MXNet wrote "attr", and before that "param".
-    attributes = {**row.get("param", {}), **row.get("attr", {}), **row.get("attrs", {})}
+    attributes = _attributes(row)
     node = Node(row["name"], row["op"], attributes, inputs, tuple(row.get("subgraphs", ())))
     if node.is_variable and inputs:
         raise ValueError(f"the variable {node.name} has inputs")
@@ -185,7 +186,7 @@ def _node(row: Any, before: list[Node], of_bundle: bool) -> Node:
     try:
         check_operator(node.operator, of_bundle)
         _check_attributes(attributes)
-        check_attributes(attributes, len(inputs))
+        check_attributes(attributes, len(inputs), len(node.subgraphs))
     except RefusedOperator as error:
         of = f" ({attributes[_CUSTOM]})" if _CUSTOM in attributes else ""
         raise RefusedOperator(f"{node.name}{of}: {error}") from error
@@ -205,6 +206,16 @@ def _unique(name: str, taken: set[str], calls: dict[str, int], variable: bool) -
     while f"{name}~{calls[name]}" in taken:
         calls[name] += 1
     return f"{name}~{calls[name]}"
+
+
+def _attributes(row: Any) -> dict[str, Any]:
+    """Of a node. Old versions of MXNet wrote "attr", and before that "param"; MXNet reads all three."""
+    attributes: dict[str, Any] = {}
+    for key in ("param", "attr", "attrs"):
+        for name, value in row.get(key, {}).items():
+            if attributes.setdefault(name, value) != value:
+                raise ValueError(f"the attribute {name} of {row['name']} has two values")
+    return attributes
 
 
 def _check_attributes(attributes: dict[str, Any]) -> None:

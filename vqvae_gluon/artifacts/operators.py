@@ -36,7 +36,7 @@ class Rule(NamedTuple):
 
     Attributes:
         least: each of them is at least this,
-        most: and at most this: a number, ``inputs``, as many as the node has, or ``last input``, the place of the last.
+        most: and at most this: a number, ``inputs``, as many as the node has, subgraphs too, or ``last input``.
         product: of those above 0 it is at most :data:`MAX_EXTENT`.
         nonzero: none of them is 0.
     """
@@ -108,12 +108,13 @@ def check_operator(operator: str, of_bundle: bool) -> None:
         raise RefusedOperator(f"the operator {operator} is refused: it is none of those of bundles")
 
 
-def check_attributes(attributes: Mapping[str, str], inputs: int) -> None:
+def check_attributes(attributes: Mapping[str, str], inputs: int, subgraphs: int = 0) -> None:
     """Refuse numbers that no operator takes.
 
     Args:
         attributes: of a node, as the file has them.
         inputs: how many the node has.
+        subgraphs: how many it has; MXNet counts them among its arguments.
 
     Raises:
         ValueError: says which attribute is wrong.
@@ -122,7 +123,7 @@ def check_attributes(attributes: Mapping[str, str], inputs: int) -> None:
     for name, text in attributes.items():
         rule = rules.get("shape" if name == _SHAPE else name)
         if rule is not None:
-            why = _objection(rule, text, inputs)
+            why = _objection(rule, text, inputs - 1 if rule.most == _LAST_INPUT else inputs + subgraphs)
             if why:
                 raise ValueError(f"{name} is {text[:40]!r}: {why}")
 
@@ -132,7 +133,7 @@ def _objection(rule: Rule, text: str, inputs: int) -> str:
     words = [word for word in _SEPARATORS.split(text) if word not in ("", "None")]
     if len(words) > _MAX_NUMBERS:
         return f"more than {_MAX_NUMBERS} numbers"
-    most = rule.most if isinstance(rule.most, int) else inputs - (rule.most == _LAST_INPUT)
+    most = rule.most if isinstance(rule.most, int) else inputs
     product = 1.0
     for word in words:
         match = _NUMBER.fullmatch(word) if len(word.lstrip("+-").rstrip("L")) <= _MAX_DIGITS else None

@@ -13,7 +13,7 @@ from vqvae_gluon.artifacts.codes import Codes
 from vqvae_gluon.compat import mx
 from vqvae_gluon.data.images import check_fit, crop, pad_to, to_images, to_tensor
 from vqvae_gluon.errors import InputError, RuntimeFailure
-from vqvae_gluon.limits import bounded_memory
+from vqvae_gluon.limits import bounded_memory, bounded_time
 from vqvae_gluon.runtimes.base import DECODER, ENCODER, PythonRuntime, Recorded, why_not_run
 from vqvae_gluon.runtimes.eager import EagerRuntime
 
@@ -47,7 +47,8 @@ class GluonGraph:
         with warnings.catch_warnings():
             # The inputs' types are those of the arrays that are fed; nothing needs to be decided here.
             warnings.filterwarnings("ignore", message="Cannot decide type")
-            self._block = mx.gluon.SymbolBlock(symbol, [mx.sym.var(name) for name in self._inputs])
+            with bounded_time(len(network.graph.nodes)):
+                self._block = mx.gluon.SymbolBlock(symbol, [mx.sym.var(name) for name in self._inputs])
         bound = {name: mx.nd.array(values, dtype=values.dtype) for name, values in network.parameters.items()}
         if bound:
             self._block.collect_params().load_dict(bound, cast_dtype=True, dtype_source="saved")
@@ -78,6 +79,9 @@ class GluonGraph:
         arrays = [mx.nd.array(inputs[name], dtype=inputs[name].dtype) for name in self._inputs]
         with bounded_memory(self._network.files.symbol, pixels):
             try:
+                if self._block._cached_op is None:  # Else it is made in the first run, which may take its time.
+                    with bounded_time(len(self._network.graph.nodes)):
+                        self._block._build_cache(*arrays)
                 outputs = self._block(*arrays)
                 outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
                 for output in outputs:
