@@ -191,6 +191,30 @@ def test_a_row_of_its_history_that_no_run_writes_is_refused(runs, tmp_path, name
     assert "is not a checkpoint of this version (" in refusal(tmp_path, signed(runs[0], tmp_path, **values))
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"name": "mnist", "sha256": "0" * 64},
+        {"name": "images", "sha256": "x"},
+        {"name": "images", "sha256": None},
+        {"name": "\ud800", "sha256": "0" * 64},
+        {},
+        [],
+    ],
+)
+def test_data_that_is_not_that_of_its_config_is_refused(runs, tmp_path, data):
+    checkpoint.save(tmp_path / "best.npz", dataclasses.replace(runs[0], data=data))
+    assert "it does not say what it was trained on" in refusal(tmp_path, (tmp_path / "best.npz").read_bytes())
+
+
+def test_a_name_that_no_manifest_can_hold_is_refused_before_anything_is_written(runs, tmp_path):
+    name = "\ud800"
+    config = dataclasses.replace(runs[0].config, training=dataclasses.replace(runs[0].config.training, data=name))
+    run = dataclasses.replace(runs[0], config=config, data={**runs[0].data, "name": name})
+    checkpoint.save(tmp_path / "best.npz", run)
+    assert "no data set's name" in refusal(tmp_path, (tmp_path / "best.npz").read_bytes())
+
+
 def test_a_member_is_not_expanded_beyond_what_it_must_be(members, tmp_path):
     members["adam/0/mean.npy"] = npy(np.zeros(1 << 23, "f"))  # Of 32 KB 32 MB.
     assert "it does not hold adam/0/mean as float32 of shape" in refusal(

@@ -143,6 +143,8 @@ class Config:
             raise ValueError("the config has not the sections model and training")
         model = _fields(ModelConfig, values["model"])
         training = _fields(TrainingConfig, values["training"])
+        if not training["data"].isprintable():  # A manifest could not hold half of a surrogate pair.
+            raise ValueError(f"data is {shown(training['data'])}, no data set's name")
         if model["image_channels"] not in (1, 3):
             raise ValueError(f"image_channels is {model['image_channels']}, not 1 or 3")
         if bool(model["residual_blocks"]) != bool(model["residual_channels"]):

@@ -31,6 +31,7 @@ _MAX_FILE_BYTES = 1 << 32  # Three times the largest network is less.
 _MAX_HEADER_BYTES = 1 << 28
 _HEADER_BYTES_A_ROW = 64  # at least, of the rows that it lists
 _NPY_HEADER_BYTES = 128  # of every array whose name and shape NumPy writes into so many
+_SHA256 = re.compile("[0-9a-f]{64}")
 _OLD_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '<U\d{1,9}', 'fortran_order': False, 'shape': \(\), \} *\n", re.DOTALL
 )
@@ -119,7 +120,7 @@ def _read(archive: Archive) -> Checkpoint:
     if not isinstance(header, dict) or header.keys() != {"config", "data", "progress"}:
         raise ValueError("it says not what a run writes")
     config = Config.from_json(header["config"])
-    _check_data(header["data"])
+    _check_data(header["data"], config)
     progress = check_progress(header["progress"], config)
     layout = state_layout(VQVAE(config.model))
     names = layout.keys() | ({_HEADER} if is_old else {_HEADER, _DIGEST})
@@ -155,8 +156,10 @@ def _array(archive: Archive, name: str, kind: np.dtype, shape: tuple[int, ...]) 
     return array
 
 
-def _check_data(data: Any) -> None:
-    if not isinstance(data, dict) or data.keys() != {"name", "sha256"} or set(map(type, data.values())) != {str}:
+def _check_data(data: Any, config: Config) -> None:
+    if not isinstance(data, dict) or data.keys() != {"name", "sha256"} or data["name"] != config.training.data:
+        raise ValueError("it does not say what it was trained on")
+    if not isinstance(data["sha256"], str) or not _SHA256.fullmatch(data["sha256"]):
         raise ValueError("it does not say what it was trained on")
 
 
