@@ -174,12 +174,12 @@ def bundle_of(precision: str) -> dict[str, bytes]:
     if precision == FLOAT32:
         return {name: (PRETRAINED / name).read_bytes() for name in BUNDLE_FILES}
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, "-m", "vqvae_gluon", "export", PRETRAINED, "--precision", precision]
+        command = [sys.executable, "-m", "vqvae_gluon", "export", str(PRETRAINED), "--precision", precision]
         command += ["--output", directory]
         if precision == INT8:
             images = Path(directory) / "digit.npy"
             images.write_bytes(_npy((1, 28, 28), zlib_pixels(DIGIT.read_bytes())[2]))
-            command += ["--data", images, "--calibrate", "1"]
+            command += ["--data", str(images), "--calibrate", "1"]
         subprocess.run(command, check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
         return {name: (Path(directory) / name).read_bytes() for name in BUNDLE_FILES}
 

@@ -142,6 +142,7 @@ def test_signals_are_passed_on():
         "def heed(*_):\n    print('heeded', flush=True)\n    os._exit(7)\n"
         "signal.signal(signal.SIGTERM, heed)\nprint('ready', flush=True)\ntime.sleep(60)"
     )
+    assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.terminate()
     assert process.communicate(timeout=60)[0] == "heeded\n"
@@ -150,6 +151,7 @@ def test_signals_are_passed_on():
 
 def test_the_child_ends_with_the_program():
     process = isolated("print(os.getpid(), flush=True)\ntime.sleep(60)")
+    assert process.stdout is not None
     child = int(process.stdout.readline())
     process.kill()
     process.wait(timeout=60)

@@ -4,6 +4,7 @@ import ctypes
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import pytest
 from conftest import PRETRAINED, run_cli_here, run_reconstruct
@@ -15,6 +16,7 @@ from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import InputError
 
 DIGIT = PRETRAINED / "digits" / "00.png"
+HERE = Path("x")
 # Declared as whole numbers, but a file has words for them.
 WORDS = {"dtype"}
 
@@ -111,22 +113,22 @@ def test_no_forbidden_operator_is_read_and_no_other_is_refused():
     for operator in known.refused:
         for of_bundle in (False, True):
             with pytest.raises(InputError, match=re.escape(f"node: the operator {operator} is refused: it ")):
-                parse_graph(graph_of(operator, {}), "x", of_bundle)
+                parse_graph(graph_of(operator, {}), HERE, of_bundle)
     for operator in known.others:
-        parse_graph(graph_of(operator, {}), "x")
+        parse_graph(graph_of(operator, {}), HERE)
         with pytest.raises(InputError, match="it is none of those of bundles"):
-            parse_graph(graph_of(operator, {}), "x", of_bundle=True)
+            parse_graph(graph_of(operator, {}), HERE, of_bundle=True)
     for operator in known.bundles:
-        parse_graph(graph_of(operator, {}), "x", of_bundle=True)
+        parse_graph(graph_of(operator, {}), HERE, of_bundle=True)
 
 
 def test_subgraphs_are_read_too():
     inner = json.loads(graph_of("_Native", {"info": "1"}))
     with pytest.raises(InputError, match="_Native is refused"):
-        parse_graph(graph_of("_foreach", {}, [inner]), "x")
+        parse_graph(graph_of("_foreach", {}, [inner]), HERE)
     inner["nodes"][1].update(op="tanh", inputs=[[7, 0, 0]])
     with pytest.raises(InputError, match="a reference to node 7"):
-        parse_graph(graph_of("_foreach", {}, [inner]), "x")
+        parse_graph(graph_of("_foreach", {}, [inner]), HERE)
 
 
 @pytest.mark.parametrize("flow", ["foreach", "while_loop", "cond"])
@@ -158,20 +160,20 @@ def test_an_attribute_has_one_value(hidden):
     document = json.loads(graph_of("SliceChannel", {"num_outputs": "1"}))
     document["nodes"][1][hidden] = {"num_outputs": "1000000000"}
     with pytest.raises(InputError, match="the attribute num_outputs of node has two values"):
-        parse_graph(json.dumps(document), "x")
+        parse_graph(json.dumps(document), HERE)
     twice = graph_of("SliceChannel", {"num_outputs": "1"}).replace(
         b'"attrs"', b'"attrs": {"num_outputs": "9"}, "attrs"'
     )
-    assert json.loads(parse_graph(twice, "x").text)["nodes"][1]["attrs"] == {"num_outputs": "1"}
-    assert b"9" in twice and "9" not in parse_graph(twice, "x").text
+    assert json.loads(parse_graph(twice, HERE).text)["nodes"][1]["attrs"] == {"num_outputs": "1"}
+    assert b"9" in twice and "9" not in parse_graph(twice, HERE).text
 
 
 def test_what_is_trusted_is_read():
     with trusting({"Custom", "tanh"}):
-        parse_graph(graph_of("Custom", {}), "x", of_bundle=True)
+        parse_graph(graph_of("Custom", {}), HERE, of_bundle=True)
     with pytest.raises(InputError):
-        parse_graph(graph_of("Custom", {}), "x")
-    parse_graph(graph_of("tanh", {}), "x")
+        parse_graph(graph_of("Custom", {}), HERE)
+    parse_graph(graph_of("tanh", {}), HERE)
 
 
 def test_a_user_may_trust_an_operator(tmp_path):

@@ -163,8 +163,8 @@ def _call(operator: str) -> dict[str, Any]:
                 continue
             if arguments is not None and all(map(all, arguments + auxiliaries)):
                 names = symbol.list_arguments() + symbol.list_auxiliary_states()
-                shapes = dict(zip(names, map(list, arguments + auxiliaries)))
-                return {"graph": graph, "shapes": shapes, "attributes": list(takes)}
+                found = dict(zip(names, map(list, arguments + auxiliaries)))
+                return {"graph": graph, "shapes": found, "attributes": list(takes)}
     return {"graph": _graph(operator, attrs, 2), "shapes": {}, "attributes": list(takes)}
 
 
