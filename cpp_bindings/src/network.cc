@@ -314,7 +314,7 @@ class Network::Impl {
   }
 
   InputError needs_memory() const {
-    return {bound_.file, "needs more memory for a run than the limit of " + mebibytes(*run_limit()) +
+    return {bound_.file, "needs more memory for a run than the limit of " + mebibytes(run_limit().value_or(0)) +
                              "; feed smaller batches, or raise it (--memory)"};
   }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <mutex>
@@ -134,16 +135,19 @@ std::string whole(double number) {
   return text.substr(0, text.find('.'));
 }
 
+double most_of(const Rule& rule, std::size_t inputs, std::size_t subgraphs) {
+  if (rule.kind == Rule::Most::kInputs) return static_cast<double>(inputs + subgraphs);
+  return rule.kind == Rule::Most::kLastInput ? static_cast<double>(inputs) - 1 : rule.most;
+}
+
 std::string objection(const Rule& rule, const std::string& text, std::size_t inputs, std::size_t subgraphs) {
   const std::vector<std::string_view> words = split(text);
   if (words.size() > kMaxNumbers) return "more than " + std::to_string(kMaxNumbers) + " numbers";
-  const double most = rule.kind == Rule::Most::kNumber      ? rule.most
-                      : rule.kind == Rule::Most::kLastInput ? static_cast<double>(inputs) - 1
-                                                            : static_cast<double>(inputs + subgraphs);
+  const double most = most_of(rule, inputs, subgraphs);
   double product = 1;
   for (const std::string_view word : words) {
     const double number = to_number(word);
-    if (!(rule.least <= number && number <= most)) {
+    if (std::isnan(number) || number < rule.least || number > most) {
       return "it takes numbers from " + whole(rule.least) + " to " + whole(most);
     }
     if (rule.nonzero && number == 0) return "it does not take 0";
