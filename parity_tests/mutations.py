@@ -621,6 +621,9 @@ def _parse(arguments: Optional[list[str]]) -> argparse.Namespace:
     parser.add_argument(
         "--count", type=int, default=1000, metavar="N", help="of mutations, over all kinds (default: 1000)"
     )
+    parser.add_argument(
+        "--first", type=int, default=0, metavar="N", help="leave out so many, to go on with a long run (default: 0)"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="which mutations (default: 0)")
     parser.add_argument("--program", choices=PROGRAMS, action="append", help="default: both")
     parser.add_argument(
@@ -649,7 +652,9 @@ def main(arguments: Optional[list[str]] = None) -> int:
     programs = tuple(options.program or PROGRAMS)
     kinds = options.kind or [name for name, kind in KINDS.items() if set(programs) & set(kind.programs)]
     # The kinds in turn, so that a run that is cut short has seen all of them.
-    jobs = [(kinds[n % len(kinds)], n // len(kinds), options.seed, programs) for n in range(options.count)]
+    jobs = [
+        (kinds[n % len(kinds)], n // len(kinds), options.seed, programs) for n in range(options.first, options.count)
+    ]
     if options.only:
         name, number = options.only.split(":")
         jobs = [(name, int(number), options.seed, programs)]
