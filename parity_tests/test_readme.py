@@ -21,7 +21,7 @@ TRACKED = subprocess.run(
 OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 # Of the programs that documents name: cmake, dask, make, pip, tensorboard, and the scripts of this repository.
 FOREIGN_OPTIONS = {"--build", "--install", "--prefix", "--strip", "--nthreads", "--nworkers", "--silent", "--logdir"}
-FOREIGN_OPTIONS |= {"--check", "--program", "--only", "--keep", "--local-directory", "--require-hashes"}
+FOREIGN_OPTIONS |= {"--check", "--program", "--only", "--first", "--keep", "--local-directory", "--require-hashes"}
 
 # What is running while this is read (test_house.py shows that these lead here), what test_first_light runs, and what
 # takes many minutes: test_faults.py runs a subset of it.
