@@ -148,6 +148,10 @@ def test_a_signal_that_comes_while_an_object_is_freed_is_not_lost(number, told, 
         time.sleep(WAIT)
 
     monkeypatch.setattr(cli.judging, "_parity", work)
-    result = run_cli_here("parity", "bundle", "--candidate", "cpp")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Where tests run in parallel it is ignored.
+    try:
+        result = run_cli_here("parity", "bundle", "--candidate", "cpp")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert result.returncode == (TERMINATED if number == signal.SIGTERM else FAILED)
     assert result.stderr == f"vqvae-gluon: error: {told}: nothing half-written is left\n"
