@@ -177,7 +177,7 @@ def test_what_is_trusted_is_read():
 
 
 def test_a_user_may_trust_an_operator(tmp_path):
-    """One that bundles do not hold. It is told, and the result is that of the operator."""
+    """An operator outside the list for bundles runs, with a warning."""
 
     def change(nodes):
         activation(nodes).update(op="_contrib_quadratic", attrs={"a": "0", "b": "1", "c": "0"})

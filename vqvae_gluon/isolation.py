@@ -40,7 +40,7 @@ def isolated(work: Callable[[], int], tell: Callable[[int, str], int]) -> int:
         tell: of an exit code and a message makes the line of an error, and gives the code.
 
     Returns:
-        The exit code of the work, or where MXNet crashed that of a rejection, which is told.
+        The exit code of the work. If MXNet crashed, the error is reported and the code is that of a rejection.
     """
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
@@ -52,7 +52,7 @@ def isolated(work: Callable[[], int], tell: Callable[[int, str], int]) -> int:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(FAILED)  # It ended before that.
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # A crash is told, and needs no image of memory.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # A crash is reported; no core file is needed.
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return work()
     status = _wait_for(child)

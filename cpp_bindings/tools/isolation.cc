@@ -43,7 +43,7 @@ int isolated(const std::string& what, const std::function<int()>& work) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent) std::_Exit(1);  // It ended before that.
     const rlimit none{};
-    setrlimit(RLIMIT_CORE, &none);  // A file that makes MXNet crash is told, and needs no image of memory.
+    setrlimit(RLIMIT_CORE, &none);  // A crash is reported in one line; no core file is needed.
     std::_Exit(work());
   }
   int status = 0;

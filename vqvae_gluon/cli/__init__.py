@@ -45,7 +45,7 @@ def main(arguments: Optional[list[str]] = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    """Run a command whose words are read. What goes wrong is told here, in one line."""
+    """Run a parsed command and report its errors, each in one line."""
     try:
         with _trusting(getattr(options, "allow_operator", [])), _bounding(options):
             code = int(options.run(options))

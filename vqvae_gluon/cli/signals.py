@@ -1,4 +1,4 @@
-"""SIGTERM ends a command as Ctrl-C does: what is temporary is removed, and one line is told."""
+"""SIGTERM ends a command as Ctrl-C does: temporary files are removed, and one line is printed."""
 
 import contextlib
 import os
