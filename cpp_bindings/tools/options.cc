@@ -137,8 +137,8 @@ void check_bundle(const Options& options) {
 
 vqvae::Engine Options::engine_kind() const { return engines().at(engine).engine; }
 std::size_t Options::memory_limit() const {
-  const int chosen = memory > 0 ? memory : is_plain() ? kPlainMemory : kBundleMemory;
-  return static_cast<std::size_t>(chosen) << 20U;
+  const int by_default = is_plain() ? kPlainMemory : kBundleMemory;
+  return static_cast<std::size_t>(memory > 0 ? memory : by_default) << 20U;
 }
 const char* Options::runtime() const { return engines().at(engine).runtime; }
 vqvae::Fusion Options::fusion_kind() const { return fusion == "safe" ? vqvae::Fusion::kSafe : vqvae::Fusion::kMXNet; }
