@@ -356,6 +356,20 @@ def test_several_inputs_outputs_and_kinds_of_node(tmp_path, candidate):
     assert set(report["outputs"]) == {"pooled", "best:1", "rounded", "whole"} | ({"bn:1"} if not fuses else set())
 
 
+@pytest.mark.parametrize("candidate", ["gluon-eager", "executor", "cpp", "cpp-executor", "cpp-predict"])
+def test_outputs_may_be_inputs_or_constants(tmp_path, candidate):
+    """No operator takes the mask, and the only operator of the second network takes nothing."""
+    data, mask = mx.sym.var("data"), mx.sym.var("mask")
+    constant = mx.sym.ones(shape=(2,), name="constant")
+    for number, outputs in enumerate(([mask, mx.sym.tanh(data, name="squashed")], [constant, data])):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        files = saved(mx.sym.Group(outputs), directory)
+        taken = mx.sym.Group(outputs).list_inputs()
+        report = judge(files, [InputSpec(name, (2, 3)) for name in taken], candidate)
+        assert (report["verdict"], report["nodes_compared"]) == ("agree", operators(files)), report["cause"]
+
+
 @pytest.mark.parametrize("candidate", ["executor", "cpp-executor"])
 def test_an_output_that_fusion_loses_is_found(tmp_path, candidate):
     # Fused with its convolution, BatchNorm gives the convolution's output in the place of the mean.

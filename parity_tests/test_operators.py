@@ -195,6 +195,17 @@ def test_a_user_may_trust_an_operator(tmp_path):
     assert (tmp_path / "cpp" / "00.png").exists() and (tmp_path / "python" / "00.png").exists()
 
 
+@pytest.mark.parametrize("name", ["", "null", "Custm"])
+def test_a_user_trusts_operators_that_there_are(name, tmp_path):
+    words = ("--allow-operator", name)
+    cpp = run_reconstruct("--bundle", PRETRAINED, "--output", tmp_path / "out", *words, DIGIT)
+    python = run_cli_here("reconstruct", PRETRAINED, DIGIT, "--output", tmp_path / "out", *words)
+    for run in (cpp, python):
+        assert run.returncode == 2
+        assert f"error: --allow-operator: MXNet has no operator '{name}'" in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "good", "bad"),
     [

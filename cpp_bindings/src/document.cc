@@ -67,10 +67,10 @@ nlohmann::json parse_document(const Bytes& bytes, const std::string& name, const
   const auto reject = [&name](const std::string& why) {
     return InputError(name, "is not JSON that can be read" + why + "; copy the file again and compare its digest");
   };
-  if (structure.depth > kMaxDepth) throw reject(" (it is nested too deep)");
   if (structure.entries * kEntryBytes > 2 * bytes.size() + kSpareBytes) {
     throw reject(" (it holds too many small values)");
   }
+  if (structure.depth > kMaxDepth) throw reject(" (it is nested too deep)");
   nlohmann::json document = nlohmann::json::parse(bytes.begin(), bytes.end(), nullptr, false);
   if (document.is_discarded()) throw reject("");
   return document;

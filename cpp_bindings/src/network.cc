@@ -31,7 +31,7 @@ using mxnet::check;
 constexpr std::size_t kTriedBatches = 16;
 
 // Of all nodes of a graph.
-constexpr std::size_t kMaxOutputs = 1000000;
+constexpr std::size_t kMaxOutputs = 100000;
 
 // Of an element, for estimates: nearly all are float32.
 constexpr std::size_t kElementBytes = 4;
@@ -123,6 +123,16 @@ InputError no_shapes(const Graph& graph) {
     }
   }
   return {graph.name, "shapes do not fit: " + shape_refusal(reason)};
+}
+
+// What of values by name a symbol takes; MXNet refuses others.
+template <typename Map>
+Map taken_of(const Map& values, const std::set<std::string>& variables) {
+  Map taken;
+  for (const auto& [name, value] : values) {
+    if (variables.count(name) > 0) taken.emplace(name, value);
+  }
+  return taken;
 }
 
 Inferred infer(SymbolHandle symbol, const NamedShapeMap& inputs, const Graph& graph) {
@@ -293,6 +303,7 @@ class Network::Impl {
   // A graph and how its outputs are called: name and operator.
   struct Plan {
     mxnet::Symbol symbol;
+    std::set<std::string> variables;  // What the symbol takes: of every node as an output it may be less.
     std::vector<std::pair<std::string, std::string>> outputs;
     bool fuse = true;
     bool proved = false;  // It has been run.
@@ -304,13 +315,17 @@ class Network::Impl {
     Estimate result;
     if (tapped_.outputs.empty()) return result;  // Nothing is computed.
     const std::size_t element_size = element_bytes();
-    for (const Shape& shape : infer(tapped_.symbol.get(), inputs, graph_).outputs) {
+    for (const Shape& shape : shapes_of(tapped_, inputs).outputs) {
       const std::size_t elements = shape.empty() ? 0 : element_count(shape);
       result.bytes += elements * element_size;
       result.largest = std::max(result.largest, elements);
     }
-    result.outputs = infer(plain_.symbol.get(), inputs, graph_).outputs;
+    result.outputs = shapes_of(plain_, inputs).outputs;
     return result;
+  }
+
+  Inferred shapes_of(const Plan& plan, const NamedShapeMap& known) const {
+    return infer(plan.symbol.get(), taken_of(known, plan.variables), graph_);
   }
 
   InputError needs_memory() const {
@@ -363,7 +378,16 @@ class Network::Impl {
   }
 
   // Name the outputs of the graph, and group those of all nodes into the graph that is tapped.
+  std::set<std::string> variables_of(SymbolHandle symbol) const {
+    std::set<std::string> variables;
+    for (const auto list : {api().MXSymbolListArguments, api().MXSymbolListAuxiliaryStates}) {
+      for (std::string& name : mxnet::names(list, symbol, bound_.file)) variables.insert(std::move(name));
+    }
+    return variables;
+  }
+
   void name_outputs() {
+    plain_.variables = variables_of(plain_.symbol.get());
     const std::vector<Output> outputs = list_outputs(plain_.symbol.get(), bound_.file);
     std::map<std::string, std::size_t> counts;
     for (const Output& output : outputs) ++counts[output.node];
@@ -375,11 +399,9 @@ class Network::Impl {
     };
     for (const auto& [node, number] : graph_.outputs) plain_.outputs.push_back(call(graph_.nodes[node].name, number));
 
-    std::set<std::string> variables(arguments_.begin(), arguments_.end());
-    variables.insert(auxiliaries_.begin(), auxiliaries_.end());
     std::vector<SymbolHandle> handles;
     for (const Output& output : outputs) {
-      if (variables.count(output.node) > 0) continue;
+      if (plain_.variables.count(output.node) > 0) continue;
       handles.push_back(output.symbol.get());
       tapped_.outputs.push_back(call(output.node, output.number));
     }
@@ -387,6 +409,7 @@ class Network::Impl {
     SymbolHandle handle = nullptr;
     check(api().MXSymbolCreateGroup(static_cast<std::uint32_t>(handles.size()), handles.data(), &handle), bound_.file);
     tapped_.symbol.reset(handle);
+    tapped_.variables = variables_of(handle);
   }
 
   std::unique_ptr<Runner> make(const Plan& plan) const {
@@ -395,7 +418,8 @@ class Network::Impl {
     if (engine_ == Engine::kPredict && &plan == &tapped_) {
       check(api().MXSymbolSaveToJSON(plan.symbol.get(), &json), bound_.file);
     }
-    switch (engine_) {
+    // CachedOp makes nothing of a graph that takes nothing.
+    switch (plan.variables.empty() ? Engine::kExecutor : engine_) {
       case Engine::kExecutor:
         return make_executor(plan.symbol.get(), bound_, plan.fuse);
       case Engine::kPredict:
@@ -466,7 +490,7 @@ class Network::Impl {
 
   // The first of them, for inputs of these shapes.
   std::optional<Misshapen> misshapen(const NamedShapeMap& fed) const {
-    const Inferred inferred = infer(plain_.symbol.get(), fed, graph_);
+    const Inferred inferred = shapes_of(plain_, fed);
     for (const auto& [shapes, names] :
          {std::tie(inferred.arguments, arguments_), std::tie(inferred.auxiliaries, auxiliaries_)}) {
       for (std::size_t i = 0; i < names.size(); ++i) {
@@ -506,7 +530,7 @@ class Network::Impl {
       const auto parameter = bound_.parameters.find(name);
       if (parameter != bound_.parameters.end()) known.emplace(name, parameter->second.shape);
     }
-    const std::vector<Shape> outputs = infer(tapped_.symbol.get(), known, graph_).outputs;
+    const std::vector<Shape> outputs = shapes_of(tapped_, known).outputs;
     for (std::size_t i = 0; i < outputs.size(); ++i) known.emplace(tapped_.outputs[i].first, outputs[i]);
     for (const Node& node : graph_.nodes) {
       if (!is_reshape(node)) continue;
@@ -528,7 +552,7 @@ class Network::Impl {
         const BoundedTime time(graph_.nodes.size());
         plan->runner = make(*plan);
       }
-      plan->runner->run(feed, [&](std::size_t number, Tensor value) {
+      plan->runner->run(taken_of(feed, plan->variables), [&](std::size_t number, Tensor value) {
         handed_over = true;
         const auto& [name, op] = plan->outputs.at(number);
         sink({name, op, std::move(value)});

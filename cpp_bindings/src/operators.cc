@@ -159,6 +159,11 @@ std::string objection(const Rule& rule, const std::string& text, std::size_t inp
 
 }  // namespace
 
+bool is_operator(const std::string& name) {
+  const Table& known = table();
+  return known.bundles.count(name) > 0 || known.others.count(name) > 0 || known.refused.count(name) > 0;
+}
+
 void trust_operator(const std::string& name) { trusted().add(name); }
 
 std::string operator_objection(const std::string& op, Operators which) {

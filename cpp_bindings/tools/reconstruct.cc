@@ -43,6 +43,9 @@ void run(const Options& options) {
   vqvae::bound_runs(options.memory_limit());
   if (options.threads > 0) vqvae::use_threads(options.threads);
   for (const std::string& name : options.allowed_operators) {
+    if (!vqvae::is_operator(name)) {
+      throw vqvae::UsageError("--allow-operator", "MXNet has no operator '" + name + "'; take the name from the error");
+    }
     vqvae::trust_operator(name);
     std::cerr << vqvae::one_line("reconstruct: warning: the operator " + name +
                                  " is run where a graph holds it, whatever it does (--allow-operator)")

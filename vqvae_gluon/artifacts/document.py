@@ -42,10 +42,10 @@ def parse_document(data: bytes, name: object, remedy: str) -> Any:
         raise InputError(name, f"is no JSON: it is {kind}; {remedy}")
     bare = without_texts(data)
     try:
-        if _depth(bare) > _MAX_DEPTH:
-            raise ValueError("it is nested too deep")
         if sum(bare.count(mark) for mark in (b"[", b"{", b",", b":")) * _ENTRY_BYTES > 2 * len(data) + _SPARE_BYTES:
             raise ValueError("it holds too many small values")
+        if _depth(bare) > _MAX_DEPTH:
+            raise ValueError("it is nested too deep")
         document = json.loads(data.decode(), parse_constant=_refuse)
         json.dumps(document, ensure_ascii=False).encode()  # Half of a surrogate pair is no text.
     except (ValueError, RecursionError) as error:

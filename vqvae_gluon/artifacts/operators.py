@@ -75,12 +75,19 @@ def table() -> Table:
 @contextlib.contextmanager
 def trusting(operators: Collection[str]) -> Iterator[None]:
     """Let graphs hold these operators, too, in this process for a while."""
-    new = set(operators) - _trusted
+    known = table()
+    new = set(operators) - known.bundles - {"null"} - _trusted
     _trusted.update(new)
     try:
         yield
     finally:
         _trusted.difference_update(new)
+
+
+def is_operator(name: str) -> bool:
+    """Whether MXNet's registry has an operator of this name."""
+    known = table()
+    return name in known.bundles or name in known.others or name in known.refused
 
 
 def trusted() -> list[str]:

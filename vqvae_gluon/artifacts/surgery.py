@@ -67,7 +67,8 @@ def part(
         if node.name in names:
             inputs = tuple(take(output) for output in node.inputs)
             nodes[node.name] = dataclasses.replace(node, inputs=inputs)
-    heads = tuple(outputs) or tuple((node.name, 0) for node in graph.operators() if node.name in names - taken)
+    ends = names - taken
+    heads = tuple(outputs) or tuple((node.name, 0) for node in graph.operators() if node.name in ends)
     return Graph(graph.path, tuple(nodes.values()), heads, graph.numpy), fed
 
 

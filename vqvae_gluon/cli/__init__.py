@@ -12,7 +12,7 @@ from vqvae_gluon import __version__
 from vqvae_gluon.cli import benchmark, codes, judging, training
 from vqvae_gluon.cli.signals import TERMINATED, Termination, heed_termination
 from vqvae_gluon.cli.words import EXIT_CODES, PROGRAM, Commands, Parser, fail, refuse_command, warn
-from vqvae_gluon.errors import DONE, FAILED, VQVAEError, internal_error, is_lack_of_memory
+from vqvae_gluon.errors import DONE, FAILED, UsageError, VQVAEError, internal_error, is_lack_of_memory
 from vqvae_gluon.limits import bounding_runs
 from vqvae_gluon.printed import discard, open_streams
 
@@ -81,13 +81,15 @@ def _lack(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def _trusting(operators: list[str]) -> Iterator[None]:
-    for operator in operators:
-        warn(f"the operator {operator} is run where a graph holds it, whatever it does (--allow-operator)")
     if not operators:
         yield
         return
-    from vqvae_gluon.artifacts.operators import trusting
+    from vqvae_gluon.artifacts.operators import is_operator, trusting
 
+    for operator in operators:
+        if not is_operator(operator):
+            raise UsageError("--allow-operator", f"MXNet has no operator '{operator}'; take the name from the error")
+        warn(f"the operator {operator} is run where a graph holds it, whatever it does (--allow-operator)")
     with trusting(operators):
         yield
 

@@ -33,9 +33,11 @@ class EagerRuntime(PythonRuntime):
                     results = invoke(node, [values[output] for output in node.inputs])
                     for result in results:
                         result.wait_to_read()
+                    tapped = results[: network.visible[node.name]] if taps else []
+                    copies = [result.asnumpy() for result in tapped]
+                for k, copy in enumerate(copies):
+                    yield network.tensor((node.name, k)), node.operator, copy
                 for k, result in enumerate(results):
-                    if taps and k < network.visible[node.name]:
-                        yield network.tensor((node.name, k)), node.operator, result.asnumpy()
                     if uses[node.name, k]:
                         values[node.name, k] = result
                 for output in node.inputs:

@@ -13,7 +13,7 @@ from vqvae_gluon.compat import mx
 from vqvae_gluon.errors import RuntimeFailure
 from vqvae_gluon.limits import bounded_memory
 from vqvae_gluon.runtimes.base import PythonRuntime, Recorded, why_not_run
-from vqvae_gluon.runtimes.gluon import outputs_of
+from vqvae_gluon.runtimes.gluon import outputs_of, to_numpy
 
 
 class ExecutorRuntime(PythonRuntime):
@@ -46,13 +46,11 @@ class ExecutorRuntime(PythonRuntime):
             for name, array in [*executor.arg_dict.items(), *executor.aux_dict.items()]:
                 array[:] = mx.nd.array(bound[name], dtype=bound[name].dtype)
             with bounded_memory(files.symbol):
-                outputs = list(executor.forward(is_train=False))
-                for output in outputs:
-                    output.wait_to_read()
-            for name, operator in names:
-                yield name, operator, outputs.pop(0).asnumpy()
+                outputs = to_numpy(list(executor.forward(is_train=False)))
         except (mx.MXNetError, RuntimeError) as error:  # simple_bind raises the latter.
             raise RuntimeFailure(files.symbol, f"cannot be run: {why_not_run(error, inputs, network)}") from error
+        for name, operator in names:
+            yield name, operator, outputs.pop(0)
 
 
 @contextmanager

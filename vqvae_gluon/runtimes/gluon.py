@@ -71,10 +71,10 @@ class GluonGraph:
             self._checked = shapes
         outputs = self._outputs(inputs, pixels)
         for name, operator in self._names:
-            yield name, operator, outputs.pop(0).asnumpy()
+            yield name, operator, outputs.pop(0)
         self._proved = True
 
-    def _outputs(self, inputs: Mapping[str, np.ndarray], pixels: int) -> list["mx.nd.NDArray"]:
+    def _outputs(self, inputs: Mapping[str, np.ndarray], pixels: int) -> list[np.ndarray]:
         """All outputs, computed."""
         arrays = [mx.nd.array(inputs[name], dtype=inputs[name].dtype) for name in self._inputs]
         with bounded_memory(self._network.files.symbol, pixels):
@@ -83,10 +83,7 @@ class GluonGraph:
                     with bounded_time(len(self._network.graph.nodes)):
                         self._block._build_cache(*arrays)
                 outputs = self._block(*arrays)
-                outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
-                for output in outputs:
-                    output.wait_to_read()
-                return outputs
+                return to_numpy(list(outputs) if isinstance(outputs, (list, tuple)) else [outputs])
             except mx.MXNetError as error:
                 why = why_not_run(error, inputs, self._network)
                 # The first run of a graph is a part of its proof: what MXNet refuses there is the file's fault.
@@ -101,6 +98,11 @@ class GluonGraph:
             InputError: they do not fit.
         """
         return output_shapes(self._network, self._network.symbol, inputs)
+
+
+def to_numpy(arrays: list["mx.nd.NDArray"]) -> list[np.ndarray]:
+    """The values of arrays, each of which is let go when it has been copied."""
+    return [arrays.pop(0).asnumpy() for _ in range(len(arrays))]
 
 
 def outputs_of(network: Network, taps: bool) -> tuple["mx.sym.Symbol", list[tuple[str, str]]]:

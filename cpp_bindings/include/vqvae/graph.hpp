@@ -39,6 +39,9 @@ struct Graph {
 // (vqvae_gluon/artifacts/operators.json).
 enum class Operators { kAll, kOfBundles };
 
+// Whether MXNet's registry has an operator of this name.
+bool is_operator(const std::string& name);
+
 // Let graphs hold this operator, too, in this process from now on.
 void trust_operator(const std::string& name);
 
