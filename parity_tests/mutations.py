@@ -14,6 +14,7 @@ import argparse
 import concurrent.futures
 import contextlib
 import functools
+import gc
 import hashlib
 import io
 import json
@@ -408,6 +409,7 @@ class PythonServer:
         from vqvae_gluon.runtimes import gluon
 
         del bundle, trace, inputs, recorded, gluon
+        gc.freeze()  # A child that collects garbage copies no page of this process.
         print("ready", file=replies, flush=True)
         for line in requests:
             request = json.loads(line)
