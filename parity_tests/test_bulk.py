@@ -729,7 +729,7 @@ def test_what_does_not_fit_what_is_there_is_refused(folder, tmp_path, here, bund
 def test_a_worker_with_another_bundle_encodes_nothing(folder, tmp_path):
     header = bulk.Header(1, "ab" * 32, 4)
     with pytest.raises(InputError, match="is another bundle than the one that the plan was made with"):
-        encode_part(Part(PRETRAINED, folder, tmp_path, header, 0, ("0.png",)))
+        encode_part(Part(PRETRAINED, folder, tmp_path, header, 0, ("0.png",), None))
 
 
 def finds_a_directory(part: Part) -> None:

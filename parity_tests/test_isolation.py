@@ -1,7 +1,9 @@
 """Files that make MXNet crash, take too long or ask for too much: both programs end with 3 and one line."""
 
+import hashlib
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
@@ -11,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, run_cli, run_cli_here, run_reconstruct
+from conftest import PRETRAINED, ROOT, run_cli, run_cli_here, run_reconstruct
 
+from vqvae_gluon.artifacts.trace import open_trace
 from vqvae_gluon.runtimes.cpp import find_binary
 
 INPUT = np.ones((3, 2, 4), np.float32)
@@ -94,6 +97,74 @@ def test_memory_that_shapes_do_not_tell_is_bounded(export):
     for result in (run_reconstruct(*cpp), run_cli(*python)):
         assert result.returncode == 3, result.stderr
         assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_attribute_of_many_numbers_takes_no_more_memory_than_its_file(export):
+    cpp, python = export("reshape", {"shape": "(" + "1," * 5_000_000 + ")"}, inputs=(0,))
+    # By a small process, because Linux counts the memory of whoever starts a program as the program's.
+    starter = "import resource, subprocess, sys; print(subprocess.run(sys.argv[1:]).returncode)"
+    starter += "; print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for command in ([find_binary(), *cpp], [sys.executable, "-m", "vqvae_gluon", *python]):
+        words = [sys.executable, "-c", starter, *map(str, command)]
+        result = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+        status, kilobytes = map(int, result.stdout.split())
+        assert status == 3
+        assert kilobytes < 300 << 10, "three times 10 MB, and what the program itself takes"
+
+
+def test_sparse_results_are_recorded_with_their_zeros(export):
+    for stype in ("csr", "row_sparse"):
+        shutil.rmtree("out", ignore_errors=True)
+        np.save("data.npy", np.array([[1, 0, 2], [0, 0, 0]], np.float32))
+        cpp, _ = export("cast_storage", {"stype": stype}, inputs=(0,))
+        np.save("data.npy", np.array([[1, 0, 2], [0, 0, 0]], np.float32))
+        result = run_reconstruct(*cpp)
+        assert result.returncode == 0, result.stderr
+        assert open_trace(Path("out")).by_key()["graph", "node"].load().tolist() == [[1, 0, 2], [0, 0, 0]]
+
+
+def signed_bundle(path: Path, rows: list[tuple[str, dict[str, str], list[int]]]) -> Path:
+    """The digits' bundle, with nodes behind its codes: operators, attributes and inputs, counted from their places. The
+    sum of what the last one gives is added to the codes."""
+    shutil.copytree(PRETRAINED, path, ignore=shutil.ignore_patterns("digits", "*.csv", "*.png"))
+    symbol = path / "encoder-symbol.json"
+    document = json.loads(symbol.read_text())
+    codes = document["heads"][0][0]
+    nodes = document["nodes"]
+    for operator, attributes, inputs in [*rows, ("sum", {}, [-1]), ("Cast", {"dtype": "int32"}, [-1])]:
+        places = [[len(nodes) + place, 0, 0] for place in inputs]
+        nodes.append({"op": operator, "name": f"added{len(nodes)}", "attrs": attributes, "inputs": places})
+    nodes.append({"op": "broadcast_add", "name": "sum", "inputs": [[codes, 0, 0], [len(nodes) - 1, 0, 0]]})
+    document["heads"] = [[len(nodes) - 1, 0, 0]]
+    symbol.write_text(json.dumps(document))
+    manifest = json.loads((path / "manifest.json").read_text())
+    manifest["files"][symbol.name]["sha256"] = hashlib.sha256(symbol.read_bytes()).hexdigest()
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    return path
+
+
+def test_a_bundle_is_quantized_and_its_folders_are_encoded_within_limits(tmp_path):
+    """A tensor of a gigabyte, and a crash; see also test_bulk."""
+    np.save(tmp_path / "images.npy", np.zeros((2, 28, 28), np.uint8))
+    (tmp_path / "images").mkdir()
+    shutil.copy(PRETRAINED / "digits" / "00.png", tmp_path / "images")
+    large = signed_bundle(tmp_path / "large", [("_zeros", {"shape": "(1100000000,)"}, [])])
+    beyond = [  # MXNet does not check the lengths that softmax is given.
+        ("Cast", {"dtype": "float32"}, [-1]),
+        ("mean", {"axis": "2"}, [-1]),
+        ("_mul_scalar", {"scalar": "0"}, [-1]),
+        ("_plus_scalar", {"scalar": "1e9"}, [-1]),
+        ("Cast", {"dtype": "int32"}, [-1]),
+        ("softmax", {"use_length": "True", "axis": "-1"}, [-5, -1]),
+    ]
+    crash = signed_bundle(tmp_path / "crash", beyond)
+    quantize = ("--precision", "int8", "--data", tmp_path / "images.npy", "--output", tmp_path / "out")
+    for bundle, words in ((large, "MiB for its tensors, and the memory limit is"), (crash, "makes MXNet crash")):
+        encode = (tmp_path / "images", "--output", tmp_path / f"codes of {bundle.name}", "--jobs", 1)
+        for command in (("export", bundle, *quantize), ("encode-folder", bundle, *encode)):
+            check_rejected(run_cli(*command), words)
+            assert not (tmp_path / "out").exists()
 
 
 def test_a_limit_of_the_user_is_not_the_files_fault(export):

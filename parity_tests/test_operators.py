@@ -6,6 +6,7 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import PRETRAINED, run_cli_here, run_reconstruct
 
@@ -129,6 +130,30 @@ def test_subgraphs_are_read_too():
     inner["nodes"][1].update(op="tanh", inputs=[[7, 0, 0]])
     with pytest.raises(InputError, match="a reference to node 7"):
         parse_graph(graph_of("_foreach", {}, [inner]), HERE)
+
+
+def test_subgraphs_are_proved_too(tmp_path, monkeypatch):
+    """A node with a subgraph is not one that nobody counts, and no other operators have any."""
+    monkeypatch.chdir(tmp_path)
+    inner = json.loads(graph_of("SliceChannel", {"num_outputs": "60000"}))
+    with pytest.raises(InputError, match="node: tanh takes no subgraphs"):
+        parse_graph(graph_of("tanh", {}, [inner]), HERE)
+    attributes = {"num_outputs": "60000", "num_out_data": "60000", "num_args": "2"}
+    attributes |= {"in_data_locs": "[0]", "in_state_locs": "[]", "remain_locs": "[]"}
+    beyond = {**inner, "heads": [[1, 60000, 0]]}
+    for subgraph, words in ((inner, "has more than 100000 outputs"), (beyond, "node has no output 60000")):
+        document = json.loads(graph_of("_foreach", attributes, [subgraph]))
+        document["attrs"] = {"mxnet_version": ["int", 10901]}
+        Path("net-symbol.json").write_text(json.dumps(document))
+        mx.nd.save("net-0000.params", {})
+        np.save("data.npy", np.ones((3, 2), np.float32))
+        files = ("--symbol", "net-symbol.json", "--params", "net-0000.params")
+        cpp = run_reconstruct(*files, "--input", "data=data.npy", "--trace", "out")
+        python = run_cli_here(
+            "parity", "record", *files, "--input", "data:3,2", "--runtime", "gluon", "--output", "out"
+        )
+        for run in (cpp, python):
+            assert (run.returncode, words in run.stderr) == (3, True), run.stderr
 
 
 @pytest.mark.parametrize("flow", ["foreach", "while_loop", "cond"])

@@ -60,6 +60,12 @@ class RuntimeFailure(VQVAEError):
     """A runtime, the system or the network failed."""
 
 
+class GraphFailure(RuntimeFailure):
+    """MXNet does not run what the network's files hold."""
+
+    exit_code = REJECTED
+
+
 class UsageError(VQVAEError):
     """The command's words do not fit together."""
 

@@ -21,12 +21,21 @@ _WATCHED = {signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 _BY_SIGNAL = 128  # A shell gives this and the number of the signal for an exit code.
 _MEMORY = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
 _ROOMY = 8 << 30  # Bytes that a process has enough of.
-_CRASHED = (
+CRASHED = (
     "makes MXNet crash; compare the digests of its files with those of the originals; if they are equal, MXNet cannot "
     "run this network"
 )
 _PR_SET_PDEATHSIG = 1  # sys/prctl.h
 _SENT_BY_A_PROCESS = 0  # and below; signals of the terminal are above, and go to both processes
+
+
+def is_crash(status: int) -> bool:
+    """Whether a process died of what files may bring about, where MXNet runs them.
+
+    Args:
+        status: its exit code, or less than 0 the signal that ended it.
+    """
+    return status == _MXNET_CRASHED or -status in (*CRASHES, TIME_IS_UP)
 
 
 def isolated(work: Callable[[], int], tell: Callable[[int, str], int]) -> int:
@@ -62,14 +71,14 @@ def isolated(work: Callable[[], int], tell: Callable[[int, str], int]) -> int:
     remove_noted(notes)
     if -status == TIME_IS_UP:
         return tell(REJECTED, "MXNet takes too long to look at its graphs; they are not run")
-    if status != _MXNET_CRASHED and -status not in CRASHES:
+    if not is_crash(status):
         with contextlib.suppress(OSError):  # SIGKILL cannot be set.
             signal.signal(-status, signal.SIG_DFL)  # As if it had met this process.
         os.kill(parent, -status)
         return _BY_SIGNAL - status
     if any(0 <= resource.getrlimit(kind)[0] < _ROOMY for kind in _MEMORY):
         return tell(FAILED, "MXNet crashed, perhaps for want of memory; raise the limit that 'ulimit -v' sets")
-    return tell(REJECTED, _CRASHED)
+    return tell(REJECTED, CRASHED)
 
 
 def _wait_for(child: int) -> int:

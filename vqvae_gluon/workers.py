@@ -12,6 +12,7 @@ from multiprocessing import resource_tracker
 from typing import Any, Optional
 
 from vqvae_gluon.errors import RuntimeFailure, VQVAEError, internal_error
+from vqvae_gluon.isolation import is_crash
 
 _TIMEOUT = 300  # seconds
 _STARTING = threading.Lock()
@@ -68,6 +69,10 @@ def run(
                 thread.join()
 
 
+class Crash(RuntimeFailure):
+    """A process died of what files may bring about, where MXNet runs them."""
+
+
 class Worker:
     """A process that calls one function. It is started when it is needed, and again after it has died; it ends when the
     process that started it does, however that ends, and leaves a Ctrl-C to it.
@@ -117,8 +122,9 @@ class Worker:
                 raise RuntimeFailure("worker", f"did not end within {self._timeout} seconds")
             failure, result = self._connection.recv()
         except (EOFError, OSError) as error:  # The latter where it ended in the middle of its answer.
-            why = f"its process ended with status {self._end()}; run again, with fewer of them if memory is short"
-            raise RuntimeFailure("worker", why) from error
+            status = self._end()
+            why = f"its process ended with status {status}; run again, with fewer of them if memory is short"
+            raise (Crash if is_crash(status) else RuntimeFailure)("worker", why) from error
         if failure is not None:
             raise failure
         return result

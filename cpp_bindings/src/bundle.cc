@@ -19,7 +19,7 @@ using Json = nlohmann::json;
 
 constexpr int kFormat = 1;
 constexpr std::size_t kMaxManifestBytes = std::size_t{1} << 20;
-constexpr std::size_t kMaxSymbolBytes = std::size_t{1} << 28;
+constexpr std::size_t kMaxSymbolBytes = std::size_t{1} << 25;  // MXNet takes some ten times as much to read it.
 constexpr std::size_t kMaxParamsBytes = std::size_t{1} << 36;
 constexpr const char* kManifest = "manifest.json";
 

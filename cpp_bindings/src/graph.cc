@@ -71,7 +71,7 @@ void check_attribute(const std::string& name, const Node& node) {
   if (type || storage) throw Unsound(name + " of " + node.name + " is " + value);
 }
 
-void check_subgraph(const Json& document, Operators which);
+Graph read_subgraph(const Json& document, Operators which);
 
 // NOLINTBEGIN(misc-no-recursion): documents are bounded in depth.
 
@@ -82,7 +82,6 @@ Node read_node(const Json& row, std::size_t place, Operators which) {
   node.name = row.at("name").get<std::string>();
   node.op = row.at("op").get<std::string>();
   node.inputs = references(row.at("inputs"), place);
-  node.has_subgraphs = row.contains("subgraphs") && !row.at("subgraphs").empty();
   for (const char* key : {"param", "attr", "attrs"}) {  // The first two in files of old versions.
     if (!row.contains(key)) continue;
     if (!row.at(key).is_object()) throw Unsound(std::string("a node's ") + key + " is no object");
@@ -96,14 +95,15 @@ Node read_node(const Json& row, std::size_t place, Operators which) {
     }
   }
   if (node.op == "null" && !node.inputs.empty()) throw Unsound("the variable " + node.name + " has inputs");
-  const std::size_t subgraphs = node.has_subgraphs ? row.at("subgraphs").size() : 0;
-  if (subgraphs > 0) {
-    for (const Json& subgraph : row.at("subgraphs")) check_subgraph(subgraph, which);
+  if (row.contains("subgraphs")) {
+    for (const Json& subgraph : row.at("subgraphs")) node.subgraphs.push_back(read_subgraph(subgraph, which));
   }
   if (const std::string why = operator_objection(node.op, which); !why.empty()) {
     const std::string type = node.attribute("op_type", "");  // The name of an operator that is written in Python.
     throw RefusedOperator(node.name + (type.empty() ? "" : " (" + type + ")") + ": " + why);
   }
+  const std::size_t subgraphs = node.subgraphs.size();
+  if (subgraphs > 0 && !takes_subgraphs(node.op)) throw Unsound(node.name + ": " + node.op + " takes no subgraphs");
   if (const std::string why = attribute_objection(node.attributes, node.inputs.size(), subgraphs); !why.empty()) {
     throw Unsound(node.name + ": " + why);
   }
@@ -132,13 +132,16 @@ std::vector<Reference> check_ends(const Json& document, const std::vector<std::s
 }
 
 // The graph within a node, whose variables are bound by their places.
-void check_subgraph(const Json& document, Operators which) {
+Graph read_subgraph(const Json& document, Operators which) {
   const Json& rows = rows_of(document);
+  Graph graph;
   std::vector<std::size_t> variables;
   for (std::size_t i = 0; i < rows.size(); ++i) {
-    if (read_node(rows[i], i, which).op == "null") variables.push_back(i);
+    graph.nodes.push_back(read_node(rows[i], i, which));
+    if (graph.nodes.back().op == "null") variables.push_back(i);
   }
-  check_ends(document, variables, rows.size());
+  graph.outputs = check_ends(document, variables, rows.size());
+  return graph;
 }
 
 // NOLINTEND(misc-no-recursion)

@@ -283,8 +283,31 @@ Array to_array(const Tensor& tensor) {
   return array;
 }
 
+namespace {
+
+// The same values with none left out, or nothing if none is.
+Array to_dense(NDArrayHandle array, const std::string& what) {
+  constexpr int kDense = 0;
+  int storage = kDense;
+  check(api().MXNDArrayGetStorageType(array, &storage), what);
+  if (storage == kDense) return {};
+  OpHandle op = nullptr;
+  check(api().NNGetOpHandle("cast_storage", &op), what);
+  const char* key = "stype";
+  const char* value = "default";
+  int count = 0;
+  NDArrayHandle* outputs = nullptr;
+  const int* storages = nullptr;
+  check(api().MXImperativeInvokeEx(op, 1, &array, &count, &outputs, 1, &key, &value, &storages), what);
+  return std::move(take(outputs, static_cast<std::uint32_t>(count), what).at(0));
+}
+
+}  // namespace
+
 Tensor to_tensor(NDArrayHandle array, const std::string& what) {
   const InUse use;
+  const Array dense = to_dense(array, what);
+  if (dense) array = dense.get();
   int dimensions = 0;
   const int* extents = nullptr;
   int dtype = 0;

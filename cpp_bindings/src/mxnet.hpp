@@ -47,6 +47,8 @@ namespace vqvae::mxnet {
   X(MXNDArraySyncCopyToCPU)       \
   X(MXNDArrayGetShapeEx)          \
   X(MXNDArrayGetDType)            \
+  X(MXNDArrayGetStorageType)      \
+  X(MXImperativeInvokeEx)         \
   X(MXNDArrayWaitToRead)          \
   X(MXNDArrayWaitAll)             \
   X(MXEnginePushSync)             \

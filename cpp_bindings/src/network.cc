@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <new>
@@ -200,30 +201,49 @@ std::size_t prove(const Node& node, const std::string& what) {
   return outputs;
 }
 
-// Refuse references to outputs that their nodes do not have.
-void prove(const Graph& graph) {
+// The same of a node within which graphs lie, without which MXNet makes none.
+std::size_t count_outputs(const Node& node) {
+  constexpr std::size_t kQuantized = 3;  // The values, the least and the most of them.
+  const auto is_set = [&node](const char* key) {
+    const std::string value = node.attribute(key, "");
+    return value == "True" || value == "true" || value == "1";
+  };
+  if (node.op.rfind("_sg_mkldnn_", 0) == 0) {
+    return is_set("quantized") && !is_set("enable_float_output") ? kQuantized : 1;
+  }
+  constexpr int kDecimal = 10;
+  return std::strtoul(node.attribute("num_outputs", "").c_str(), nullptr, kDecimal);
+}
+
+// Refuse references to outputs that their nodes do not have, in the graphs within nodes, too. `before` are the outputs
+// of the graph that it lies in. Returns how many there are in all.
+std::size_t prove(const Graph& graph, const std::string& what, std::size_t before = 0) {
   std::vector<std::size_t> counts;
   const auto check_outputs = [&](const std::vector<Reference>& references) {
     for (const auto& [node, number] : references) {
       if (number >= counts[node]) {
-        throw InputError(graph.name, "is refused by MXNet: " + graph.nodes[node].name + " has no output " +
-                                         std::to_string(number) + "; " + kSymbolFile);
+        throw InputError(what, "is refused by MXNet: " + graph.nodes[node].name + " has no output " +
+                                   std::to_string(number) + "; " + kSymbolFile);
       }
     }
   };
-  std::size_t total = 0;
+  std::size_t total = before;
   for (const Node& node : graph.nodes) {
     check_outputs(node.inputs);
-    const std::size_t count = node.op == "null" || node.has_subgraphs ? 1 : prove(node, graph.name);
-    // What has a subgraph gives what that gives, which MXNet does not tell of a node alone.
-    counts.push_back(node.has_subgraphs ? std::numeric_limits<std::size_t>::max() : count);
-    total += count;
-    if (total > kMaxOutputs) {
-      throw InputError(graph.name, "is refused by MXNet: " + node.name + ": the graph has more than " +
-                                       std::to_string(kMaxOutputs) + " outputs of nodes; " + kSymbolFile);
+    if (node.op == "null") {
+      counts.push_back(1);
+    } else {
+      counts.push_back(node.subgraphs.empty() ? prove(node, what) : count_outputs(node));
     }
+    total += counts.back();
+    if (total > kMaxOutputs) {
+      throw InputError(what, "is refused by MXNet: " + node.name + ": the graph has more than " +
+                                 std::to_string(kMaxOutputs) + " outputs of nodes; " + kSymbolFile);
+    }
+    for (const Graph& subgraph : node.subgraphs) total = prove(subgraph, what, total);
   }
   check_outputs(graph.outputs);
+  return total;
 }
 
 }  // namespace
@@ -263,7 +283,7 @@ class Network::Impl {
     const char* text = "";
     check(api().MXSymbolSaveToJSON(handle, &text), bound_.file);
     graph_ = parse_graph(Bytes(text, text + std::strlen(text)), bound_.file);  // Old files are brought up to date.
-    prove(graph_);
+    prove(graph_, bound_.file);
     arguments_ = mxnet::names(api().MXSymbolListArguments, handle, bound_.file);
     auxiliaries_ = mxnet::names(api().MXSymbolListAuxiliaryStates, handle, bound_.file);
     network.parameters = full_names(std::move(network.parameters), arguments_, auxiliaries_, params_file_);
@@ -280,6 +300,8 @@ class Network::Impl {
     malloc_trim(0);  // The file's bytes are not held beside what MXNet makes of them.
 #endif
   }
+
+  bool takes(const std::string& name) const { return plain_.variables.count(name) > 0; }
 
   Estimate estimate(const NamedShapeMap& inputs) const {
     const BoundedTime time(graph_.nodes.size());
@@ -595,6 +617,7 @@ Network::Network(Network&&) noexcept = default;
 Network& Network::operator=(Network&&) noexcept = default;
 Network::~Network() = default;
 
+bool Network::takes(const std::string& name) const { return impl_->takes(name); }
 Estimate Network::estimate(const std::map<std::string, Shape>& inputs) const { return impl_->estimate(inputs); }
 void Network::run(const Inputs& inputs, const Sink& sink) { impl_->run(inputs, sink); }
 std::vector<Tensor> Network::run(const Inputs& inputs) {

@@ -40,6 +40,7 @@ struct Table {
   std::unordered_set<std::string> bundles;
   std::unordered_set<std::string> others;
   std::unordered_map<std::string, std::string> refused;  // And why.
+  std::unordered_set<std::string> subgraphs;             // Operators within whose nodes graphs lie.
   std::unordered_map<std::string, Rule> numbers;         // By the name of the attribute.
 };
 
@@ -62,6 +63,7 @@ Table read_table() {
   Table table;
   document.at("bundles").get_to(table.bundles);
   document.at("others").get_to(table.others);
+  document.at("subgraphs").get_to(table.subgraphs);
   for (const nlohmann::json& row : document.at("refused")) {
     for (const nlohmann::json& name : row.at("operators")) {
       table.refused.emplace(name.get<std::string>(), row.at("because").get<std::string>());
@@ -120,9 +122,10 @@ double to_number(std::string_view word) {
   return minus ? -number : number;
 }
 
+// The numbers of a text, or its first ones, of which there are too many then.
 std::vector<std::string_view> split(std::string_view text) {
   std::vector<std::string_view> words;
-  while (!text.empty()) {
+  while (!text.empty() && words.size() <= kMaxNumbers) {
     const std::size_t end = std::min(text.find_first_of(kSeparators), text.size());
     if (end > 0 && text.substr(0, end) != "None") words.push_back(text.substr(0, end));
     text.remove_prefix(std::min(end + 1, text.size()));
@@ -174,6 +177,8 @@ std::string operator_objection(const std::string& op, Operators which) {
   if (known.others.count(op) == 0) return "there is no operator " + op;
   return which == Operators::kOfBundles ? "the operator " + op + " is refused: it is none of those of bundles" : "";
 }
+
+bool takes_subgraphs(const std::string& op) { return table().subgraphs.count(op) > 0; }
 
 std::string attribute_objection(const std::map<std::string, std::string>& attributes, std::size_t inputs,
                                 std::size_t subgraphs) {

@@ -1,5 +1,6 @@
 #include "plain.hpp"
 
+#include <algorithm>
 #include <filesystem>
 #include <iostream>
 #include <optional>
@@ -61,15 +62,17 @@ void trace_export(const Options& options) {
   if (!options.keep.empty()) kept = read_names(options.keep);
   vqvae::Export files = vqvae::read_export(options.symbol, options.params);
   const std::string note = fusion_note(options, {&files.graph});
-  std::set<std::string> taken;
-  for (const vqvae::Node& node : files.graph.nodes) {
-    if (node.op == "null") taken.insert(node.name);
-  }
+  const std::string symbol = files.graph.name;
   vqvae::Network network(std::move(files), names, options.engine_kind(), options.fusion_kind());
+  if (!names.empty() &&
+      std::none_of(names.begin(), names.end(), [&](const auto& name) { return network.takes(name); })) {
+    throw vqvae::InputError(symbol, "has none of the inputs that --input names; it takes nothing");
+  }
   std::cerr << note;
   for (const std::string& name : names) {
-    if (taken.count(name) == 0)
+    if (!network.takes(name)) {
       std::cerr << "reconstruct: note: the graph does not take the input " << vqvae::one_line(name) << '\n';
+    }
   }
   vqvae::TraceWriter trace(options.trace, options.runtime());
   if (kept) trace.keep_only(std::move(*kept));

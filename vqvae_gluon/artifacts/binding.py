@@ -245,7 +245,7 @@ def shape_findings(graph: Graph, symbol: "mx.sym.Symbol", stored: _Shapes, input
                 return findings if fixing is None else [_reshape_finding(fixing, "")]
             if len(known) < len(input_shapes):
                 return []
-            arguments = symbol.list_arguments()
+            arguments = set(symbol.list_arguments())
             bound = {name[4:]: shape for name, shape in stored.items() if name[4:] in arguments}
             return _reshape_findings(graph, symbol, {**bound, **known})
     except mx.MXNetError as error:

@@ -1,10 +1,11 @@
 """Bundles: directories with everything a runtime needs (docs/architecture.md, "The bundle")."""
 
+import contextlib
 import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -13,7 +14,7 @@ from vqvae_gluon.artifacts.document import parse_document
 from vqvae_gluon.artifacts.quantize import FLOAT32, PRECISIONS
 from vqvae_gluon.compat import mx
 from vqvae_gluon.config import Config, ModelConfig
-from vqvae_gluon.errors import InputError
+from vqvae_gluon.errors import InputError, VQVAEError
 from vqvae_gluon.files import digest, sync
 from vqvae_gluon.temporary import temporary_directory
 
@@ -38,6 +39,18 @@ class GraphFiles:
     symbol: Path
     params: Path
     of_bundle: bool = False
+
+
+@contextlib.contextmanager
+def named(part: GraphFiles, whole: GraphFiles) -> Iterator[None]:
+    """What is wrong with a part of a network, or with another form of it, is wrong with the network: errors name the
+    network's files."""
+    try:
+        yield
+    except VQVAEError as error:
+        for ours, theirs in ((part.symbol, whole.symbol), (part.params, whole.params)):
+            error.args = tuple(str(word).replace(str(ours), str(theirs)) for word in error.args)
+        raise
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Union
 
 from vqvae_gluon.artifacts.document import parse_document
-from vqvae_gluon.artifacts.operators import RefusedOperator, check_attributes, check_operator
+from vqvae_gluon.artifacts.operators import RefusedOperator, check_attributes, check_operator, takes_subgraphs
 from vqvae_gluon.artifacts.refusals import SYMBOL_FILE, graph_refusal
 from vqvae_gluon.errors import InputError
 from vqvae_gluon.files import read_file
 
 _MAX_NODES = 1_000_000
-_MAX_BYTES = 1 << 28
+_MAX_BYTES = 1 << 25  # MXNet takes some ten times as much to read it.
 _TYPES = tuple("01234567")  # mshadow's type flags
 _WANTED = "give the -symbol.json that net.export(prefix) writes"
 _NUMPY = "is_np_shape"
@@ -107,6 +107,12 @@ def read_graph(path: Path, of_bundle: bool = False) -> Graph:
     return parse_graph(read_symbol(path), path, of_bundle)
 
 
+def parse_subgraph(document: Any, path: Path) -> Graph:
+    """A graph that lies within a node, as the node has it."""
+    nodes = _nodes(document, of_bundle=False, within=True)
+    return Graph(path, nodes, _outputs(document, nodes))
+
+
 def read_symbol(path: Path) -> bytes:
     """What a symbol file holds, for :func:`parse_graph`.
 
@@ -121,12 +127,16 @@ def parse_graph(text: Union[str, bytes], path: Path, of_bundle: bool = False) ->
     document = parse_document(text.encode() if isinstance(text, str) else text, path, _WANTED)
     try:
         nodes = _nodes(document, of_bundle)
-        outputs = tuple((nodes[head[0]].name, head[1]) for head in document["heads"])
+        outputs = _outputs(document, nodes)
         return Graph(Path(path), nodes, outputs, _is_numpy(document), json.dumps(document, ensure_ascii=False))
     except RefusedOperator as error:
         raise InputError(path, graph_refusal(str(error))) from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(path, f"is not a sound MXNet graph ({error}); {SYMBOL_FILE}") from error
+
+
+def _outputs(document: Any, nodes: tuple[Node, ...]) -> tuple[Output, ...]:
+    return tuple((nodes[head[0]].name, head[1]) for head in document["heads"])
 
 
 def is_numpy(path: Path) -> bool:
@@ -185,6 +195,8 @@ def _node(row: Any, before: list[Node], of_bundle: bool) -> Node:
         _nodes(subgraph, of_bundle, within=True)
     try:
         check_operator(node.operator, of_bundle)
+        if node.subgraphs and not takes_subgraphs(node.operator):
+            raise ValueError(f"{node.operator} takes no subgraphs")
         _check_attributes(attributes)
         check_attributes(attributes, len(inputs), len(node.subgraphs))
     except RefusedOperator as error:

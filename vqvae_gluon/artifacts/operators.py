@@ -7,6 +7,7 @@ checked before MXNet sees the graph.
 """
 
 import contextlib
+import itertools
 import json
 import math
 import re
@@ -18,7 +19,7 @@ from typing import NamedTuple, Union
 TABLE = Path(__file__).with_name("operators.json")
 MAX_EXTENT = 2**31 - 1  # MXNet counts the elements of a tensor in 31 bits.
 _NUMBER = re.compile(r"([+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?)L?", re.ASCII)  # The L is Python 2's.
-_SEPARATORS = re.compile(r"[\s,()\[\]]+", re.ASCII)
+_WORD = re.compile(r"[^\s,()\[\]]+", re.ASCII)
 _MAX_NUMBERS = 4096  # of one attribute
 _MAX_DIGITS = 40  # of one number
 _LAST_INPUT = "last input"
@@ -54,12 +55,14 @@ class Table(NamedTuple):
         bundles: operators that compute tensors from tensors and that the graphs of bundles may hold,
         others: and those that only plain exports may.
         refused: why no graph may hold the others.
+        subgraphs: operators within whose nodes graphs lie.
         numbers: by the name of the attribute.
     """
 
     bundles: frozenset[str]
     others: frozenset[str]
     refused: dict[str, str]
+    subgraphs: frozenset[str]
     numbers: dict[str, Rule]
 
 
@@ -69,7 +72,7 @@ def table() -> Table:
     rows = json.loads(TABLE.read_text())
     refused = {operator: row["because"] for row in rows["refused"] for operator in row["operators"]}
     numbers = {name: Rule(**row) for row in rows["numbers"] for name in row.pop("attributes")}
-    return Table(frozenset(rows["bundles"]), frozenset(rows["others"]), refused, numbers)
+    return Table(frozenset(rows["bundles"]), frozenset(rows["others"]), refused, frozenset(rows["subgraphs"]), numbers)
 
 
 @contextlib.contextmanager
@@ -115,6 +118,11 @@ def check_operator(operator: str, of_bundle: bool) -> None:
         raise RefusedOperator(f"the operator {operator} is refused: it is none of those of bundles")
 
 
+def takes_subgraphs(operator: str) -> bool:
+    """Whether graphs may lie within nodes of this operator."""
+    return operator in table().subgraphs
+
+
 def check_attributes(attributes: Mapping[str, str], inputs: int, subgraphs: int = 0) -> None:
     """Refuse numbers that no operator takes.
 
@@ -137,7 +145,8 @@ def check_attributes(attributes: Mapping[str, str], inputs: int, subgraphs: int 
 
 def _objection(rule: Rule, text: str, inputs: int) -> str:
     """What is wrong with the numbers of an attribute; empty if nothing is."""
-    words = [word for word in _SEPARATORS.split(text) if word not in ("", "None")]
+    found = (match[0] for match in _WORD.finditer(text))
+    words = list(itertools.islice((word for word in found if word != "None"), _MAX_NUMBERS + 1))
     if len(words) > _MAX_NUMBERS:
         return f"more than {_MAX_NUMBERS} numbers"
     most = rule.most if isinstance(rule.most, int) else inputs

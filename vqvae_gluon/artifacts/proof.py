@@ -5,21 +5,29 @@ import ctypes
 from collections.abc import Iterable
 from functools import lru_cache
 
-from vqvae_gluon.artifacts.graph import Graph, Node, Output
+from vqvae_gluon.artifacts.graph import Graph, Node, Output, parse_subgraph
 from vqvae_gluon.compat import forget_range_errors, mx, mxnet_reason
 
 MAX_OUTPUTS = 100_000
+_TRUE = ("True", "true", "1")
+_QUANTIZED_OUTPUTS = 3  # The values, the least and the most of them.
 
 
-def prove(graph: Graph) -> None:
+def prove(graph: Graph, before: int = 0) -> int:
     """Prove that every operator is known, has attributes that it can read and as many inputs as it takes, and that no
-    reference points at an output that its node does not have.
+    reference points at an output that its node does not have; in the graphs within nodes, too.
+
+    Args:
+        before: outputs of the graph that it lies in.
+
+    Returns:
+        How many outputs there are in all.
 
     Raises:
         ValueError: says which node is wrong.
     """
-    counts: dict[str, float] = {}
-    total = 0
+    counts: dict[str, int] = {}
+    total = before
 
     def check(outputs: Iterable[Output]) -> None:
         for name, number in outputs:
@@ -28,15 +36,22 @@ def prove(graph: Graph) -> None:
 
     for node in graph.nodes:
         check(node.inputs)
-        # What has a subgraph gives what that gives, which MXNet does not tell of a node alone.
-        counts[node.name] = float("inf") if node.subgraphs else 1 if node.is_variable else _outputs(node)
-        total += 1 if node.subgraphs else int(counts[node.name])
+        counts[node.name] = 1 if node.is_variable else _outputs(node)
+        total += counts[node.name]
         if total > MAX_OUTPUTS:
             raise ValueError(f"{node.name}: the graph has more than {MAX_OUTPUTS} outputs of nodes")
+        for document in node.subgraphs:
+            total = prove(parse_subgraph(document, graph.path), total)
     check(graph.outputs)
+    return total
 
 
 def _outputs(node: Node) -> int:
+    if node.subgraphs:  # MXNet makes none of such a node without them.
+        if node.operator.startswith("_sg_mkldnn_"):
+            quantized = node.attributes.get("quantized") in _TRUE
+            return _QUANTIZED_OUTPUTS if quantized and node.attributes.get("enable_float_output") not in _TRUE else 1
+        return int(node.attributes.get("num_outputs", "0"))
     try:
         outputs, inputs = _alone(node.operator, tuple(node.attributes.items()))
     except mx.MXNetError as error:

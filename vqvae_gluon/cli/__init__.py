@@ -102,13 +102,14 @@ def _bounding(options: argparse.Namespace) -> contextlib.AbstractContextManager[
 
 def is_isolated(words: list[str]) -> bool:
     """Whether a command runs files that may be anybody's."""
-    return bool(words) and words[0] in ("encode", "encode-folder", "decode", "reconstruct", "parity")
+    return bool(words) and words[0] in ("encode", "encode-folder", "decode", "reconstruct", "export", "parity")
 
 
 def subject(words: list[str]) -> str:
     """The files that such a command runs, for messages."""
     options = _parser()[0].parse_args(_joined(words))
-    return str(getattr(options, "symbol", None) or getattr(options, "bundle", None) or options.reference)
+    names = ("symbol", "bundle", "training", "reference")
+    return str(next(file for file in (getattr(options, name, None) for name in names) if file is not None))
 
 
 def _joined(words: list[str]) -> list[str]:

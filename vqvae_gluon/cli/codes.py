@@ -63,6 +63,7 @@ def add_to(commands: Commands) -> None:
         metavar="ADDRESS",
         help="of a Dask scheduler, whose workers see the same directories and encode (needs the extra 'cluster')",
     )
+    add_memory(folder, BUNDLE_MEMORY, _BESIDE)
 
     decode = commands.add(
         "decode",
@@ -137,7 +138,13 @@ def _encode_folder(options: argparse.Namespace) -> int:
     if options.jobs is not None and options.cluster is not None:
         raise UsageError("--jobs", "are processes of this machine; a cluster has workers of its own")
     outcome = encode_folder(
-        options.bundle, options.folder, options.output, options.shard_size, options.jobs, options.cluster
+        options.bundle,
+        options.folder,
+        options.output,
+        options.shard_size,
+        options.jobs,
+        options.cluster,
+        options.memory,
     )
     say(outcome.index)
     status = FAILED if outcome.failed else REJECTED if outcome.rejected else DONE

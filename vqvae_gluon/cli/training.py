@@ -6,8 +6,9 @@ import shlex
 import sys
 from pathlib import Path
 
-from vqvae_gluon.cli.words import DATASET_NAMES, PRECISION_NAMES, Commands, positive, processes, up_to
+from vqvae_gluon.cli.words import DATASET_NAMES, PRECISION_NAMES, Commands, add_memory, positive, processes, up_to
 from vqvae_gluon.errors import DONE, InputError, RuntimeFailure, UsageError
+from vqvae_gluon.limits import PLAIN_MEMORY
 from vqvae_gluon.printed import say
 from vqvae_gluon.settings import add_flags
 from vqvae_gluon.temporary import temporary_directory
@@ -129,6 +130,7 @@ def add_to(commands: Commands) -> None:
     export.add_argument(
         "--record", action="store_true", help="put the run's log, settings, tables and pictures beside the bundle"
     )
+    add_memory(export, PLAIN_MEMORY)
 
 
 def _train(options: argparse.Namespace) -> int:

@@ -1,21 +1,20 @@
 """One runtime on one exported network: run whole, tapped in parts, cut, truncated or exploded."""
 
-import contextlib
 import dataclasses
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Optional
 
 import numpy as np
 
 from vqvae_gluon.artifacts.binding import Network, write_network
-from vqvae_gluon.artifacts.bundle import GraphFiles
+from vqvae_gluon.artifacts.bundle import named
 from vqvae_gluon.artifacts.graph import Graph, Output
 from vqvae_gluon.artifacts.surgery import ancestors, fed_name, observed, operator_inputs, part
 from vqvae_gluon.artifacts.trace import TraceNode
-from vqvae_gluon.errors import RuntimeFailure, VQVAEError
+from vqvae_gluon.errors import RuntimeFailure
 from vqvae_gluon.runtimes.base import Runtime
 
 # What a part is fed, by the node and the index of the output that it stands for.
@@ -79,7 +78,7 @@ class Side:
         """Another graph with the same parameters, whole and without taps."""
         directory = self._fresh()
         files = write_network(graph, self.network.parameters, directory / "rewritten")
-        with self._named(files):
+        with named(files, self.network.files):
             trace = self.runtime.trace_graph(files, inputs, self.stage, directory / "trace", taps=False)
         return {node.name: node for node in trace.nodes if node.operator not in ("input", "null")}
 
@@ -161,7 +160,7 @@ class Side:
         directory = self._fresh()
         files = write_network(graph, self.network.parameters, directory / "part")
         try:
-            with self._named(files):
+            with named(files, self.network.files):
                 taps = taps and not copies
                 trace = self.runtime.trace_graph(files, inputs, self.stage, directory / "trace", taps, keep)
         finally:
@@ -176,17 +175,6 @@ class Side:
                 node = dataclasses.replace(node, name=self.network.tensor(output), operator=operators[output[0]])
             found[node.name] = node
         return found
-
-    @contextlib.contextmanager
-    def _named(self, files: GraphFiles) -> Iterator[None]:
-        """What is wrong with a part is wrong with the network: errors name the network's files."""
-        try:
-            yield
-        except VQVAEError as error:
-            ours = self.network.files
-            for part_file, file in ((files.symbol, ours.symbol), (files.params, ours.params)):
-                error.args = tuple(str(word).replace(str(part_file), str(file)) for word in error.args)
-            raise
 
     def _fresh(self) -> Path:
         return Path(tempfile.mkdtemp(dir=self.directory))

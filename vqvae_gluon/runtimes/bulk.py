@@ -40,9 +40,11 @@ from vqvae_gluon.artifacts.shards import (
 from vqvae_gluon.data.images import SUFFIXES, read_image, walk
 from vqvae_gluon.errors import InputError, RuntimeFailure, UsageError, VQVAEError, one_line
 from vqvae_gluon.files import is_file_of
+from vqvae_gluon.isolation import CRASHED
+from vqvae_gluon.limits import BUNDLE_MEMORY, bounding_runs
 from vqvae_gluon.runtimes.gluon import Predictor
 from vqvae_gluon.temporary import UNFINISHED
-from vqvae_gluon.workers import processor_count, run
+from vqvae_gluon.workers import Crash, processor_count, run
 
 SHARD_SIZE = 1024
 _PIXELS = 1 << 20  # decoded before they are encoded
@@ -66,6 +68,7 @@ class Part(NamedTuple):
     header: Header
     number: int
     names: tuple[str, ...]
+    memory: Optional[int]
 
 
 _Results = Generator[tuple[Part, Optional[Exception]], None, None]
@@ -95,6 +98,7 @@ def encode_folder(
     shard_size: int = SHARD_SIZE,
     jobs: Optional[int] = None,
     cluster: Optional[str] = None,
+    memory: Optional[int] = None,
 ) -> Outcome:
     """Encode every PNG and JPEG file below a folder. What an earlier run has done is not done again.
 
@@ -104,9 +108,11 @@ def encode_folder(
         shard_size: images of a part at most.
         jobs: processes, one for each processor when left out.
         cluster: address of a Dask scheduler, to use its workers instead. All of them see the three directories.
+        memory: MiB that the tensors of a run may take, see :func:`vqvae_gluon.limits.bounding_runs`.
 
     Raises:
-        InputError: the bundle or the folder was rejected, or the directory holds the codes of others.
+        InputError: the bundle or the folder was rejected, MXNet crashed before anything was encoded, or the directory
+            holds the codes of others.
         RuntimeFailure: there is no such cluster.
         OSError: something cannot be read or written.
     """
@@ -119,13 +125,13 @@ def encode_folder(
     with _alone(output):
         parts, waiting, latest = _plan(folder, output, header, found)
         places = (bundle.resolve(), folder.resolve(), output.resolve())
-        tasks = [Part(*places, header, number, parts[number]) for number in waiting]
+        tasks = [Part(*places, header, number, parts[number], memory) for number in waiting]
         work: Callable[[Sequence[Part]], _Results]
         if cluster is None:
             work = functools.partial(run, encode_part, jobs=jobs or processor_count(), limited=False)
         else:
             work = functools.partial(_run_on_cluster, cluster)
-        failures = _finish(tasks, work, sum(map(len, parts)))
+        failures = _finish(tasks, work, sum(map(len, parts)), bundle)
         return _write_index(output, header, parts, failures, latest, found)
 
 
@@ -136,6 +142,11 @@ def encode_part(part: Part) -> None:
         InputError: the bundle was rejected, or is another one.
         OSError: something cannot be written.
     """
+    with bounding_runs(part.memory, BUNDLE_MEMORY):
+        _encode_part(part)
+
+
+def _encode_part(part: Part) -> None:
     predictor = _predictor(part.bundle, part.header.bundle)
     entries: list[Entry] = []
     counts: Counter[str] = Counter()
@@ -318,11 +329,13 @@ def _finish(
     tasks: Sequence[Part],
     work: Callable[[Sequence[Part]], _Results],
     total: int,
+    bundle: Path,
 ) -> dict[int, Exception]:
     """Have all parts done; those that end their worker once more, after the others, and again. Gives what became of
-    those that did so to the end, by their numbers."""
+    those that did so to the end, by their numbers. A crash of the first of all is the bundle's."""
     failures: dict[int, Exception] = {}
     begun = total - sum(len(task.names) for task in tasks)
+    is_sound = False
     with tqdm(total=total, initial=begun, desc="encoded", unit="image", leave=False, disable=None) as bar:
         for _ in range(_ATTEMPTS):
             if not tasks:
@@ -332,6 +345,9 @@ def _finish(
                 for task, failure in results:
                     if failure is None:
                         bar.update(len(task.names))
+                        is_sound = True
+                    elif isinstance(failure, Crash) and not is_sound:
+                        raise InputError(bundle, CRASHED) from failure
                     elif isinstance(failure, RuntimeFailure):
                         failures[task.number] = failure
                     else:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from vqvae_gluon.artifacts.binding import read_network, write_network
+from vqvae_gluon.artifacts.bundle import GraphFiles, named
 from vqvae_gluon.artifacts.graph import Graph, Node, Output
 from vqvae_gluon.artifacts.quantize import Quantized, in_int8, limits, output_axis, quantizable
 from vqvae_gluon.artifacts.surgery import ancestors, part
@@ -33,8 +34,11 @@ class Outputs:
         self._fed = [output for output in outputs if output[0] in variables]
         self._computed = [output for output in outputs if output[0] not in variables]
         cut, _ = part(graph, ancestors(graph, self._computed), outputs=self._computed)
+        whole = GraphFiles(graph.path, graph.path)  # What errors name.
         with temporary_directory() as directory:
-            network = read_network(write_network(cut, parameters, directory))
+            files = write_network(cut, parameters, directory)
+            with named(files, whole):
+                network = replace(read_network(files), files=whole)
             self._graph = GluonGraph(network, network.unbound())
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> Iterator[tuple[Output, np.ndarray]]:

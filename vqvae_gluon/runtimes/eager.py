@@ -9,7 +9,7 @@ from vqvae_gluon.artifacts.binding import read_network, require_binding
 from vqvae_gluon.artifacts.bundle import GraphFiles
 from vqvae_gluon.artifacts.graph import Node, Output
 from vqvae_gluon.compat import call_operator, mx
-from vqvae_gluon.errors import RuntimeFailure
+from vqvae_gluon.errors import GraphFailure, RuntimeFailure
 from vqvae_gluon.limits import bounded_memory
 from vqvae_gluon.runtimes.base import PythonRuntime, Recorded, why_not_run
 
@@ -49,7 +49,7 @@ class EagerRuntime(PythonRuntime):
                 for output in network.graph.outputs:
                     yield network.tensor(output), operators[output[0]], values[output].asnumpy()
         except mx.MXNetError as error:
-            raise RuntimeFailure(files.symbol, f"cannot be run: {why_not_run(error, inputs, network)}") from error
+            raise GraphFailure(files.symbol, f"cannot be run: {why_not_run(error, inputs, network)}") from error
 
 
 def invoke(node: Node, inputs: list["mx.nd.NDArray"]) -> list["mx.nd.NDArray"]:

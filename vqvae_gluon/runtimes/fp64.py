@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from vqvae_gluon.artifacts.binding import read_network, write_network
-from vqvae_gluon.artifacts.bundle import GraphFiles
+from vqvae_gluon.artifacts.bundle import GraphFiles, named
 from vqvae_gluon.artifacts.surgery import widen, widen_values
 from vqvae_gluon.runtimes.base import PythonRuntime, Recorded
 from vqvae_gluon.runtimes.eager import EagerRuntime
@@ -25,6 +25,7 @@ class Float64Runtime(PythonRuntime):
                 for node in network.graph.operators()
                 for k in range(network.visible[node.name])
             }
-            for recorded in EagerRuntime().outputs(wide, widen_values(inputs), taps):
-                if recorded[0] in known:
-                    yield recorded
+            with named(wide, files):
+                for recorded in EagerRuntime().outputs(wide, widen_values(inputs), taps):
+                    if recorded[0] in known:
+                        yield recorded

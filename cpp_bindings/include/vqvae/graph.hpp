@@ -15,12 +15,14 @@ namespace vqvae {
 // A node by its place in the file, and the number of one of its outputs.
 using Reference = std::pair<std::size_t, std::size_t>;
 
+struct Graph;
+
 struct Node {
   std::string name;  // Unique in its graph.
   std::string op;    // MXNet's name of the operator; "null" for a variable.
   std::map<std::string, std::string> attributes;
   std::vector<Reference> inputs;
-  bool has_subgraphs = false;  // Control flow.
+  std::vector<Graph> subgraphs;  // Of control flow, and of operators that oneDNN computes as one.
 
   // An attribute as the file has it, or what it is when it is left out.
   std::string attribute(const std::string& key, const std::string& otherwise) const;

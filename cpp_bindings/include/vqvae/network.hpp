@@ -62,6 +62,9 @@ class Network {
   Network& operator=(Network&&) noexcept;
   ~Network();
 
+  // Whether the graph's outputs depend on a variable of this name.
+  bool takes(const std::string& name) const;
+
   // Of a run with inputs of these shapes. Throws InputError as a run does.
   Estimate estimate(const std::map<std::string, Shape>& inputs) const;
 
