@@ -138,10 +138,13 @@ def test_subgraphs_are_proved_too(tmp_path, monkeypatch):
     inner = json.loads(graph_of("SliceChannel", {"num_outputs": "60000"}))
     with pytest.raises(InputError, match="node: tanh takes no subgraphs"):
         parse_graph(graph_of("tanh", {}, [inner]), HERE)
-    attributes = {"num_outputs": "60000", "num_out_data": "60000", "num_args": "2"}
-    attributes |= {"in_data_locs": "[0]", "in_state_locs": "[]", "remain_locs": "[]"}
+    attributes = {"num_args": "2", "in_data_locs": "[0]", "in_state_locs": "[]", "remain_locs": "[]"}
     beyond = {**inner, "heads": [[1, 60000, 0]]}
-    for subgraph, words in ((inner, "has more than 100000 outputs"), (beyond, "node has no output 60000")):
+    for subgraph, count, words in (
+        (inner, "60000", "has more than 100000 outputs"),
+        (beyond, "1", "node has no output 60000"),
+    ):
+        attributes |= {"num_outputs": count, "num_out_data": count}
         document = json.loads(graph_of("_foreach", attributes, [subgraph]))
         document["attrs"] = {"mxnet_version": ["int", 10901]}
         Path("net-symbol.json").write_text(json.dumps(document))
