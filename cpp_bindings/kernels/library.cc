@@ -13,7 +13,7 @@
 
 #include "adam.hpp"
 #include "graph.hpp"
-#include "matmul.hpp"
+#include "processor.hpp"
 #include "program.hpp"
 #include "tape.hpp"
 

@@ -43,9 +43,6 @@ using Memory = std::unique_ptr<std::uint8_t[], Free>;
 // Aligned, and zero.
 Memory allocate(std::size_t bytes);
 
-// Whether this processor has AMX, and the system lets this process use it. The first call asks the system for it.
-bool has_amx();
-
 // Lives in a thread while it multiplies: AMX's tiles, set up.
 class Tiles {
  public:
