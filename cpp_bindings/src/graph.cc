@@ -96,7 +96,9 @@ Node read_node(const Json& row, std::size_t place, Operators which) {
   }
   if (node.op == "null" && !node.inputs.empty()) throw Unsound("the variable " + node.name + " has inputs");
   if (row.contains("subgraphs")) {
-    for (const Json& subgraph : row.at("subgraphs")) node.subgraphs.push_back(read_subgraph(subgraph, which));
+    for (const Json& subgraph : row.at("subgraphs")) {
+      node.subgraphs.push_back(std::make_shared<const Graph>(read_subgraph(subgraph, which)));
+    }
   }
   if (const std::string why = operator_objection(node.op, which); !why.empty()) {
     const std::string type = node.attribute("op_type", "");  // The name of an operator that is written in Python.

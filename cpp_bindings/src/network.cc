@@ -241,7 +241,7 @@ std::size_t prove(const Graph& graph, const std::string& what, std::size_t befor
       throw InputError(what, "is refused by MXNet: " + node.name + ": the graph has more than " +
                                  std::to_string(kMaxOutputs) + " outputs of nodes; " + kSymbolFile);
     }
-    for (const Graph& subgraph : node.subgraphs) total = prove(subgraph, what, total);
+    for (const auto& subgraph : node.subgraphs) total = prove(*subgraph, what, total);
   }
   check_outputs(graph.outputs);
   return total;

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -22,7 +23,8 @@ struct Node {
   std::string op;    // MXNet's name of the operator; "null" for a variable.
   std::map<std::string, std::string> attributes;
   std::vector<Reference> inputs;
-  std::vector<Graph> subgraphs;  // Of control flow, and of operators that oneDNN computes as one.
+  // Of control flow, and of operators that oneDNN computes as one.
+  std::vector<std::shared_ptr<const Graph>> subgraphs;
 
   // An attribute as the file has it, or what it is when it is left out.
   std::string attribute(const std::string& key, const std::string& otherwise) const;
