@@ -83,6 +83,21 @@ def test_copies_of_tensors_count(export):
         check_rejected(result, words)
 
 
+def test_one_tensor_at_a_time_is_copied(export):
+    """Ten of 38 MiB: with a copy of each at once they would not fit into the limit and what MXNet may take beside."""
+    cpp, python = export("repeat", {"repeats": "416667"}, inputs=(0,))
+    symbol = Path("net-symbol.json")
+    graph = json.loads(symbol.read_text())
+    for k in range(9):
+        graph["nodes"].append({"op": "tanh", "name": f"tanh{k}", "inputs": [[2 + k, 0, 0]]})
+    graph["heads"] = [[11, 0, 0]]
+    symbol.write_text(json.dumps(graph))
+    for run, words in ((run_reconstruct, cpp), (run_cli, python)):
+        result = run(*words, "--memory", 400)
+        assert result.returncode == 0, result.stderr
+        shutil.rmtree("out")
+
+
 def test_a_tensor_that_mxnet_cannot_count_is_not_computed(export):
     cpp, python = export("tile", {"reps": "(1000, 1000, 1000)"}, inputs=(0,))
     for result in (run_reconstruct(*cpp), run_cli_here(*python)):

@@ -83,7 +83,8 @@ class GluonGraph:
                     with bounded_time(len(self._network.graph.nodes)):
                         self._block._build_cache(*arrays)
                 outputs = self._block(*arrays)
-                return to_numpy(list(outputs) if isinstance(outputs, (list, tuple)) else [outputs])
+                outputs = list(outputs) if isinstance(outputs, (list, tuple)) else [outputs]
+                return to_numpy(outputs)
             except mx.MXNetError as error:
                 why = why_not_run(error, inputs, self._network)
                 # The first run of a graph is a part of its proof: what MXNet refuses there is the file's fault.
