@@ -400,7 +400,6 @@ class Network::Impl {
     }
   }
 
-  // Name the outputs of the graph, and group those of all nodes into the graph that is tapped.
   std::set<std::string> variables_of(SymbolHandle symbol) const {
     std::set<std::string> variables;
     for (const auto list : {api().MXSymbolListArguments, api().MXSymbolListAuxiliaryStates}) {
@@ -409,6 +408,7 @@ class Network::Impl {
     return variables;
   }
 
+  // Name the outputs of the graph, and group those of all nodes into the graph that is tapped.
   void name_outputs() {
     plain_.variables = variables_of(plain_.symbol.get());
     const std::vector<Output> outputs = list_outputs(plain_.symbol.get(), bound_.file);
