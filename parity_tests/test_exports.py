@@ -370,6 +370,23 @@ def test_outputs_may_be_inputs_or_constants(tmp_path, candidate):
         assert (report["verdict"], report["nodes_compared"]) == ("agree", operators(files)), report["cause"]
 
 
+@pytest.mark.parametrize("candidate", ["gluon-eager", "executor", "cpp", "cpp-executor", "cpp-predict"])
+def test_graphs_may_take_nothing(tmp_path, candidate):
+    """And the devices that their operators name are not looked for: they are those of the exporting program."""
+    constants = [mx.sym.ones(shape=(2, 2), ctx=device) for device in ("gpu(3)", "no device")]
+    for number, (symbol, parameters) in enumerate(
+        [
+            (mx.sym.elemwise_add(*constants), {}),
+            (mx.sym.tanh(mx.sym.var("weight"), name="squashed"), {"arg:weight": np.arange(3, dtype="f")}),
+        ]
+    ):
+        directory = tmp_path / str(number)
+        directory.mkdir()
+        files = saved(symbol, directory, parameters)
+        report = judge(files, [], candidate)
+        assert (report["verdict"], report["nodes_compared"]) == ("agree", operators(files)), report["cause"]
+
+
 @pytest.mark.parametrize("candidate", ["executor", "cpp-executor"])
 def test_an_output_that_fusion_loses_is_found(tmp_path, candidate):
     # Fused with its convolution, BatchNorm gives the convolution's output in the place of the mean.

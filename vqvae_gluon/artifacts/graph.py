@@ -20,6 +20,9 @@ _MAX_BYTES = 1 << 25  # MXNet takes some ten times as much to read it.
 _TYPES = tuple("01234567")  # mshadow's type flags
 _WANTED = "give the -symbol.json that net.export(prefix) writes"
 _NUMPY = "is_np_shape"
+_VARIABLE = "null"
+_ATTRIBUTES = ("param", "attr", "attrs")  # What old versions of MXNet called them first; it reads all three.
+_DEVICE = "ctx"  # The one that the exporting program used; a graph runs on the processor here.
 _CUSTOM = "op_type"  # The name that an operator written in Python is registered by.
 _WRITTEN_AS = 10901  # The version of MXNet whose form to_json writes.
 
@@ -47,7 +50,7 @@ class Node:
 
     @property
     def is_variable(self) -> bool:
-        return self.operator == "null"
+        return self.operator == _VARIABLE
 
 
 @dataclass(frozen=True)
@@ -204,6 +207,9 @@ def _node(row: Any, before: list[Node], of_bundle: bool) -> Node:
         raise RefusedOperator(f"{node.name}{of}: {error}") from error
     except ValueError as error:
         raise ValueError(f"{node.name}: {error}") from error
+    if not node.is_variable:
+        for held in (attributes, *(row.get(key, {}) for key in _ATTRIBUTES)):
+            held.pop(_DEVICE, None)
     return node
 
 
@@ -221,9 +227,9 @@ def _unique(name: str, taken: set[str], calls: dict[str, int], variable: bool) -
 
 
 def _attributes(row: Any) -> dict[str, Any]:
-    """Of a node. Old versions of MXNet wrote "attr", and before that "param"; MXNet reads all three."""
+    """Of a node."""
     attributes: dict[str, Any] = {}
-    for key in ("param", "attr", "attrs"):
+    for key in _ATTRIBUTES:
         for name, value in row.get(key, {}).items():
             if attributes.setdefault(name, value) != value:
                 raise ValueError(f"the attribute {name} of {row['name']} has two values")

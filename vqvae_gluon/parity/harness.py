@@ -148,7 +148,7 @@ def compare_exports(
     done = 0
     with tqdm(total=len(feed), desc="parity", unit="sample", leave=False, disable=None) as bar:
         for inputs in feed.batches():
-            count = len(next(iter(inputs.values())))
+            count = len(next(iter(inputs.values()))) if inputs else len(feed)
             with temporary_directory() as directory:
                 ours = Side(reference, network, GRAPH, inputs, directory)
                 try:

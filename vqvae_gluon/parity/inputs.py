@@ -89,7 +89,7 @@ class Feed:
         self._batch_size = batch_size
 
     def __len__(self) -> int:
-        return len(next(iter(self._values.values())))
+        return len(next(iter(self._values.values()))) if self._values else 1
 
     def batches(self) -> Iterator[dict[str, np.ndarray]]:
         if self._batch_size is None:  # The first axis is not that of the samples in all of them.
@@ -134,6 +134,8 @@ def open_feed(
     missing = [name for name in wanted if name not in named and not name.endswith("_label")]
     if missing and not specs:
         raise UsageError("--input", f"is needed for {', '.join(missing)}, such as --input {missing[0]}:1,3,224,224")
+    if not specs and not wanted:
+        return Feed("nothing", {}, None, notes)
     if not used:
         takes = ", ".join(wanted) or "nothing"
         raise InputError(network.files.symbol, f"has none of the inputs that --input names; it takes {takes}")
