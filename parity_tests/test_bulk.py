@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -246,15 +246,29 @@ def ends_its_worker(part: Part) -> None:
     encode_part(part)
 
 
+@contextlib.contextmanager
+def images_away(folder: Path, names: Iterable[str]) -> Iterator[None]:
+    moves = {folder / name: folder.parent / Path(name).name for name in names}
+    for image, elsewhere in moves.items():
+        image.rename(elsewhere)
+    yield
+    for image, elsewhere in moves.items():
+        elsewhere.rename(image)
+
+
 def test_a_part_that_ends_every_worker_does_not_hold_up_the_others(folder, tmp_path, monkeypatch, request):
     output = tmp_path / "codes"
+    names = ("4.png", "sub/5.png", "sub/6.png", "sub/7.png")
     with monkeypatch.context() as patch:
         patch.setattr(bulk, "encode_part", ends_its_worker)
         result = encode_here(folder, output, "--jobs", "1")
-    assert result.returncode == FAILED
-    assert (output / "ended").read_text() == "xxx"
+        with images_away(folder, names):
+            without = encode_here(folder, output, "--jobs", "1")
+    assert (result.returncode, without.returncode) == (FAILED, DONE)
+    assert (output / "ended").read_text() == "xxxxxx"
+    assert not without.stderr
     lines = result.stderr.splitlines()
-    for name, line in zip(("4.png", "sub/5.png", "sub/6.png", "sub/7.png"), lines):
+    for name, line in zip(names, lines):
         assert f"{folder / name}: is in a part that could not be encoded in 3 attempts" in line
         assert "its process ended with status -9" in line
     assert lines[4:] == [
@@ -592,7 +606,22 @@ def test_lines_are_bounded_before_they_are_read(folder, tmp_path, here):
         CodesFolder(output)
     header, rows = read_lines(output / "plan.jsonl")
     write_lines(output / "plan.jsonl", header, [[[]] * 5])
-    assert "plan.jsonl: cannot be read (line 2: it is no list of names)" in encode_here(folder, output).stderr
+    assert "plan.jsonl: cannot be read (line 2: it is no list of names of images)" in encode_here(folder, output).stderr
+
+
+@pytest.mark.parametrize("name", ["", "../0.png", "/0.png", "sub/../../0.png", "a\0.png", "\ud800.png"])
+def test_an_image_is_below_its_folder(folder, tmp_path, here, name):
+    output = tmp_path / "codes"
+    assert encode_here(folder, output).returncode == DONE
+    header, rows = read_lines(output / "plan.jsonl")
+    write_lines(output / "plan.jsonl", header, [*rows, [name]])
+    result = encode_here(folder, output)
+    assert result.returncode == REJECTED
+    assert "plan.jsonl: cannot be read (line 5: it is no list of names of images)" in result.stderr
+    header, rows = read_lines(output / "index.jsonl")
+    write_lines(output / "index.jsonl", header, [*rows, {"name": name, "size": 1, "modified": 1, "rejected": "is bad"}])
+    with pytest.raises(InputError, match="line 12: it is of no image"):
+        CodesFolder(output)
 
 
 @pytest.mark.parametrize("name", ["index.jsonl", "plan.jsonl", "parts/000001.jsonl"])

@@ -12,6 +12,7 @@ names alone to tell them from each other, and one that was exchanged for another
 import hashlib
 import itertools
 import json
+import os
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -85,8 +86,8 @@ class Entry(NamedTuple):
     sha256: Optional[str] = None
 
     def is_sound(self) -> bool:
-        """Whether the values are of these types, and the shard a file of :data:`SHARDS`, not a path to elsewhere."""
-        if (type(self.name), type(self.size), type(self.modified)) != (str, int, int):
+        """Whether the values are of these types, and the names those of files in their folders, not of any elsewhere."""
+        if (type(self.size), type(self.modified)) != (int, int) or not _is_name(self.name):
             return False
         if self.rejected is not None:
             return type(self.rejected) is str and self.shard is self.position is self.sha256 is None
@@ -97,6 +98,17 @@ class Entry(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         return {key: value for key, value in self._asdict().items() if value is not None}
+
+
+def _is_name(name: Any) -> bool:
+    """Whether it is the name of a file below a folder."""
+    if type(name) is not str or not name or "\0" in name or name.startswith("/") or ".." in name.split("/"):
+        return False
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:  # Half of a surrogate pair that stands for no byte.
+        return False
+    return True
 
 
 def part_path(directory: Path, number: int) -> Path:
@@ -165,8 +177,8 @@ def read_plan(path: Path) -> tuple[Header, list[tuple[str, ...]]]:
     def read_row(line: bytes) -> tuple[str, ...]:
         bare = without_texts(line)
         names = json.loads(line) if bare.count(b"[") == 1 and b"{" not in bare else None
-        if type(names) is not list or not all(type(name) is str for name in names):
-            raise ValueError("it is no list of names")
+        if type(names) is not list or not all(map(_is_name, names)):
+            raise ValueError("it is no list of names of images")
         return tuple(names)
 
     return read_lines(path, read_row)

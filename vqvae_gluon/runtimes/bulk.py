@@ -415,4 +415,5 @@ def _write_index(
             yield from (entry.to_json() for entry in with_digests(listed, shard_digests(entries)))
 
     write_lines(output / INDEX, header, rows())
-    return Outcome(output / INDEX, len(found), rejected, bool(failures))
+    failed = any(latest[entry.name] in failures for entry in rejected)
+    return Outcome(output / INDEX, len(found), rejected, failed)
