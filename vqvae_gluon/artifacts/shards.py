@@ -86,7 +86,7 @@ class Entry(NamedTuple):
     sha256: Optional[str] = None
 
     def is_sound(self) -> bool:
-        """Whether the values are of these types, and the names those of files in their folders, not of any elsewhere."""
+        """Whether the values are of these types, and the names those of files in their folders, not elsewhere."""
         if (type(self.size), type(self.modified)) != (int, int) or not _is_name(self.name):
             return False
         if self.rejected is not None:
